@@ -1,0 +1,1 @@
+"""Explain what the units of a language model do."""

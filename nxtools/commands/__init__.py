@@ -1,0 +1,1 @@
+"""One file per nx-* command; joins the other rooms."""

@@ -1,0 +1,38 @@
+"""What can go wrong, by what a user can do about it. Each class carries its exit status."""
+
+from __future__ import annotations
+
+
+class NxError(Exception):
+    """An error that is reported in one line: what is wrong, and in brackets what to do."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{self.message}{hint}"
+
+
+class UsageError(NxError):
+    """The options do not fit together."""
+
+    exit_status = 2
+
+
+class InputError(NxError):
+    """The input cannot be read: malformed, cut short, or naming what is not there."""
+
+    exit_status = 3
+
+
+class ModelError(NxError):
+    """A model or an API cannot be used."""
+
+    exit_status = 4

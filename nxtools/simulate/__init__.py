@@ -1,0 +1,1 @@
+"""Predicted activations from an explanation, and the baselines."""

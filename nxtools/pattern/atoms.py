@@ -1,0 +1,61 @@
+"""What a pattern can name: a token, a spelling, a likeness, or a coarse class of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["class", "like", "ending", "starting", "token"]
+
+# How much an atom says about a token, from least to most: `anything` says nothing at all.
+SPECIFICITY: dict[Form, int] = {"class": 1, "like": 2, "ending": 3, "starting": 3, "token": 4}
+
+# Printed as they are, the class words are the bare words of the language (everything else is in quotes).
+CLASSES: dict[str, Callable[[str], bool]] = {
+    "anything": lambda text: True,
+    "capital": lambda text: text.strip()[:1].isupper(),
+    "digit": lambda text: any(map(str.isdigit, text)),
+    "newline": lambda text: "\n" in text,
+    "punctuation": lambda text: bool(text.strip()) and not any(map(str.isalnum, text)),
+    "word-start": lambda text: text[:1] == " " and text[1:].isalpha(),
+    "word-part": lambda text: text.isalpha(),
+}
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """One literal of a pattern. `text` is the token, its ending, its beginning, or the class word."""
+
+    form: Form
+    text: str
+
+    @property
+    def specificity(self) -> int:
+        return 0 if self == ANYTHING else SPECIFICITY[self.form]
+
+    def __str__(self) -> str:
+        if self.form == "class":
+            return self.text
+        return quote(self.text) if self.form == "token" else f"{self.form} {quote(self.text)}"
+
+
+ANYTHING = Atom("class", "anything")
+
+
+def token(text: str) -> Atom:
+    return Atom("token", text)
+
+
+def quote(text: str) -> str:
+    """`text` in double quotes; what cannot be seen (controls, odd spaces, lone surrogates) is escaped."""
+
+    def shown(character: str) -> str:
+        escape = _ESCAPES.get(character)
+        if escape is not None:
+            return escape
+        return character if character.isprintable() else f"\\u{{{ord(character):x}}}"
+
+    return '"' + "".join(map(shown, text)) + '"'

@@ -256,13 +256,13 @@ def _code(path: Path, config: dict[str, Any]) -> dict[str, str]:
 def _digest(file: Path, remember: Remembers | None = None) -> str:
     before = file.stat()
     key = f"{file.resolve()}\n{before.st_size}\n{before.st_mtime_ns}\n{before.st_ino}"
-    if remember and (known := remember.get(key)):
+    if remember is not None and (known := remember.get(key)):
         return known
     digest = _hash(file)
     after = file.stat()
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise ModelError("changed while it was read", where=str(file), hint="try again when it is written")
-    if remember and time.time() - before.st_mtime > SETTLED_AFTER_S:
+    if remember is not None and time.time() - before.st_mtime > SETTLED_AFTER_S:
         remember.put(key, digest)
     return digest
 

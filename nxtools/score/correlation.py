@@ -130,7 +130,7 @@ def _centred(values: NDArray[Any], left_out: NDArray[np.intp], present: Floats) 
 
 
 def correlation(sums: Floats) -> Floats:
-    """Pearson correlation from sums over excerpts: (..., 6) -> (...) in [-1, 1], NaN where a `reason` says why."""
+    """Pearson correlation from sums over excerpts: (..., 6) -> (...) in [-1, 1]; NaN where none, see `reason`."""
     return correlation_of(*np.moveaxis(sums, -1, 0))
 
 

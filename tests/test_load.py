@@ -174,11 +174,9 @@ def test_an_encoder_is_no_subject(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_tokenizer(folder: Path) -> None:
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelError) as caught:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
         load_tokenizer(folder)
-    assert "\n" not in str(caught.value)
 
 
 # Code that comes with a model

@@ -27,16 +27,8 @@ INCOMPLETE = "is the download complete?"
 # What says nothing about the function that a model computes.
 IDLE_CONFIG = {"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tekken.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
+VOCABULARY_FILES = ("tekken.json", "tokenizer.json", "vocab.json", "vocab.txt")
+TOKENIZER_SETTINGS = ("added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 # A file that was written this recently may be written again within the same tick of the clock.
@@ -132,18 +124,19 @@ def _from_hub(name: str, repository: str, revision: str, allow_pickle: bool) -> 
     if isinstance(failures[-1], ModelError):
         raise failures[-1]
     cache = huggingface_hub.constants.HF_HUB_CACHE
-    asked = "not asked: HF_HUB_OFFLINE is set" if offline else _first_line(failures[-1])
+    asked = "not asked: HF_HUB_OFFLINE is set" if offline else _reason(failures[-1], "cannot be reached")
     raise ModelError(
         f"no such subject: tried the folder {Path(name).expanduser()}, the hub's cache {cache} "
-        f"({_first_line(failures[0])}), and {huggingface_hub.constants.ENDPOINT} ({asked})",
+        f"({_reason(failures[0], 'not there')}), and {huggingface_hub.constants.ENDPOINT} ({asked})",
         where=name,
         hint="check the name; a folder needs config.json and *.safetensors",
     ) from failures[-1]
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception, not_found: str) -> str:
+    """In one line; where the hub's library falls back on its cache in vain, it says so at length."""
     if type(error).__name__ in {"LocalEntryNotFoundError", "IncompleteSnapshotError"}:
-        return "not there"
+        return not_found
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -196,14 +189,23 @@ def weights_fingerprint(path: Path, remember: Remembers | None = None, *, allow_
     return "sha256:" + sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def tokenizer_fingerprint(path: Path) -> str:
-    """`sha256:…` over the files that a tokenizer is loaded from. Raises ModelError when there are none."""
-    files = [path / name for name in TOKENIZER_FILES if (path / name).exists()] + sorted(path.glob("*.model"))
-    if not files:
+def tokenizer_files(path: Path) -> list[Path]:
+    """The files that a tokenizer is loaded from. Raises ModelError where no vocabulary is among them.
+
+    transformers makes an empty tokenizer from some folders that have none.
+    """
+    vocabularies = [path / name for name in VOCABULARY_FILES if (path / name).exists()]
+    vocabularies += sorted([*path.glob("*.model"), *path.glob("*.tiktoken")])
+    if not vocabularies:
         raise ModelError("has no tokenizer", where=str(path), hint="save it beside the model")
+    return vocabularies + [path / name for name in TOKENIZER_SETTINGS if (path / name).exists()]
+
+
+def tokenizer_fingerprint(path: Path) -> str:
+    """`sha256:…` over the files that a tokenizer is loaded from, and code that comes with it."""
     settings = path / "tokenizer_config.json"
     parts = {
-        "files": {file.name: _digest(file) for file in files},
+        "files": {file.name: _digest(file) for file in tokenizer_files(path)},
         "code": _code(path, _json(settings)) if settings.exists() else {},
     }
     return "sha256:" + sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from nxtools.errors import ModelError, UsageError
-from nxtools.subject.identity import checkpoint_dtype, weight_files
+from nxtools.subject.identity import checkpoint_dtype, tokenizer_files, weight_files
 from nxtools.subject.sites import Site, mlp_sites
 
 DTYPES = {
@@ -117,6 +117,7 @@ def _text_model(model: Any) -> Any:
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer in a folder, as transformers' PreTrainedTokenizerBase. ModelError when there is none."""
+    tokenizer_files(path)
     with _quietly(), _explained(path):
         return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 

@@ -84,7 +84,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def build(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
-    """The model with its unembedding. Settings that are not given come from the family's entry, if it has one."""
+    """The model with its unembedding. Settings that are not given are those of the family, if it is here."""
     config = transformers.AutoConfig.for_model(model_type, **(FAMILIES.get(model_type, {}) | changes))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

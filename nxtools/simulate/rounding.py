@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import UsageError
+from nxtools.score.correlation import correlation, excerpt_sums
 
 Activations = NDArray[np.float32]
 
@@ -16,7 +19,7 @@ def rounded(activations: Activations, sign: str) -> Activations:
     """Activations as an explainer is shown them: floor(10 x / max), x the side of the unit that is explained.
 
     "+" gives 0..10 for what is above zero, "-" 0..-10 for what is below, "+-" both, by the larger maximum.
-    The maximum is over all of `activations` (any shape); where it is not positive all levels are 0. NaN stays.
+    The maximum is over all of `activations` (any shape); if it is not positive all levels are 0. NaN stays.
     Source of the formula: Bills et al. 2023, "Language models can explain neurons in language models".
     """
     if sign == "+":
@@ -34,3 +37,9 @@ def rounded(activations: Activations, sign: str) -> Activations:
     levels = np.floor(LEVELS * (size.astype(np.float64) / largest))
     out: Activations = np.copysign(np.minimum(levels, LEVELS), side).astype(np.float32)
     return out
+
+
+def ceiling(activations: Activations, sign: str) -> float | None:
+    """Correlation of activations (excerpts, tokens) with themselves rounded, or None where there is none."""
+    value = float(correlation(excerpt_sums(activations, rounded(activations, sign)).sum(0)))
+    return None if math.isnan(value) else value

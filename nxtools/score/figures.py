@@ -1,0 +1,243 @@
+"""From true and predicted activations to the figures on a unit line.
+
+The papers' figures are `top_and_random` and `random_only`; `pool` is an estimate for the whole text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.score import bootstrap
+from nxtools.score.correlation import correlation, correlation_of, excerpt_sums, reason
+
+Floats = NDArray[np.float64]
+Activations = NDArray[np.float32]
+
+# Which excerpts a figure pools, by their pick.
+FIGURES: dict[str, tuple[str, ...]] = {
+    "top_and_random": ("top", "random"),
+    "top_only": ("top",),
+    "random_only": ("random",),
+    "bottom_and_random": ("bottom", "random"),
+    "pool": ("pool",),
+}
+_ALWAYS = ("top_and_random", "top_only", "random_only")
+_PICKS = ("top", "random", "bottom", "pool")  # each has its own seed, whatever others there are
+
+# Computed together, so that the arrays stay in the second-level cache.
+_POSITIONS = 32_768
+_UNITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A unit's activations (excerpts, tokens) on the held-out random pool; documents: (excerpts,)."""
+
+    truth: Activations
+    predicted: Activations
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one explanation of one unit is scored on.
+
+    name: seeds the bootstrap: the unit's full name, the same in every run.
+    truth, predicted: (excerpts, tokens); NaN marks a position that is left out, in either.
+    picks: (excerpts,) "top", "bottom", "random"; other picks belong to no figure.
+    documents: (excerpts,) the document of each, by which `Summary` knows what units share.
+    pool: the held-out random pool, where there is one.
+    """
+
+    name: str
+    truth: Activations
+    predicted: Activations
+    picks: Sequence[str]
+    documents: Sequence[str]
+    pool: Pool | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.truth) == len(self.picks) == len(self.documents):
+            raise ValueError(
+                f"{len(self.truth)} excerpts, {len(self.picks)} picks, {len(self.documents)} documents"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A correlation over some excerpts, or the reason why there is none."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    excerpts: int
+    tokens: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The figures of one sample and what they came from, by pick and for the "pool".
+
+    sums: (excerpts, 6), documents: (excerpts,), without the excerpts that have no tokens.
+    """
+
+    name: str
+    figures: dict[str, Figure]
+    sums: dict[str, Floats] = field(repr=False)
+    documents: dict[str, tuple[str, ...]] = field(repr=False)
+
+
+def stacked(rows: Iterable[Sequence[float | None]]) -> Activations:
+    """Lists of activations as JSON has them, None where left out: (excerpts, longest), NaN in the gaps."""
+    rows = list(rows)
+    longest = max(map(len, rows), default=0)
+    if all(len(row) == longest for row in rows):
+        return np.array(rows, dtype=np.float32).reshape(len(rows), longest)
+    out = np.full((len(rows), longest), np.nan, dtype=np.float32)
+    for place, row in zip(out, rows, strict=True):
+        place[: len(row)] = row
+    return out
+
+
+def score(sample: Sample, draws: int = bootstrap.DRAWS) -> Scored:
+    """`score_block` of one sample."""
+    return score_block([sample], draws)[0]
+
+
+def score_block(samples: Sequence[Sample], draws: int = bootstrap.DRAWS) -> list[Scored]:
+    """All figures of each sample, in order; draws=0 leaves the intervals out. Far faster than one by one."""
+    strata = _strata(samples)
+    by_shape: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for i, (sums, _) in enumerate(strata):
+        by_shape.setdefault(tuple((pick, len(rows)) for pick, rows in sums.items()), []).append(i)
+    scored: dict[int, Scored] = {}
+    for members in by_shape.values():
+        for start in range(0, len(members), _UNITS):
+            block = members[start : start + _UNITS]
+            stacks = {pick: np.stack([strata[i][0][pick] for i in block]) for pick in strata[block[0]][0]}
+            figures = _figures(stacks, [samples[i].name for i in block], draws)
+            for i, found in zip(block, figures, strict=True):
+                scored[i] = Scored(samples[i].name, found, *strata[i])
+    return [scored[i] for i in range(len(samples))]
+
+
+_Strata = tuple[dict[str, Floats], dict[str, tuple[str, ...]]]
+
+
+def _strata(samples: Sequence[Sample]) -> list[_Strata]:
+    """Sums and documents of each sample's excerpts that have tokens, by pick."""
+    out: list[_Strata] = [({}, {}) for _ in samples]
+
+    def put(i: int, pick: str, sums: Floats, documents: tuple[str, ...]) -> None:
+        present = sums[:, 0] > 0
+        if not present.all():
+            sums, documents = sums[present], tuple(compress(documents, present))
+        out[i][0][pick], out[i][1][pick] = sums, documents
+
+    for i, sums in _each([(s.truth, s.predicted) for s in samples]):
+        for pick, rows in _rows(tuple(samples[i].picks)).items():
+            put(i, pick, sums[rows], tuple(samples[i].documents[row] for row in rows))
+    pools = [(i, s.pool) for i, s in enumerate(samples) if s.pool is not None]
+    for k, sums in _each([(pool.truth, pool.predicted) for _, pool in pools]):
+        i, pool = pools[k]
+        put(i, "pool", sums, pool.documents)
+    return out
+
+
+def _each(pairs: Sequence[tuple[Activations, Activations]]) -> Iterator[tuple[int, Floats]]:
+    """The number and the sums of each pair of arrays; those of one shape are computed together."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for i, (truth, _) in enumerate(pairs):
+        shapes.setdefault(truth.shape, []).append(i)
+    for shape, members in shapes.items():
+        step = max(1, _POSITIONS // max(1, shape[0] * shape[1]))
+        for start in range(0, len(members), step):
+            block = members[start : start + step]
+            truth, predicted = (np.stack([pairs[i][side] for i in block]) for side in (0, 1))
+            yield from zip(block, excerpt_sums(truth, predicted), strict=True)
+
+
+@lru_cache(maxsize=256)
+def _rows(picks: tuple[str, ...]) -> Mapping[str, NDArray[np.intp]]:
+    """Where the excerpts of each pick stand."""
+    return {pick: np.flatnonzero([p == pick for p in picks]) for pick in _PICKS if pick in picks}
+
+
+def _figures(strata: dict[str, Floats], names: Sequence[str], draws: int) -> list[dict[str, Figure]]:
+    """Figures of units whose strata have the same sizes. strata: (units, excerpts, 6) by pick."""
+    units = len(names)
+    totals = {pick: sums.sum(1) for pick, sums in strata.items()}
+    drawn: dict[str, Floats] = {}
+    if draws:
+        seeds = np.array([bootstrap.seeds(name, len(_PICKS)) for name in names])
+        for pick, sums in strata.items():
+            if sums.shape[1] > 1:
+                drawn[pick] = bootstrap.resample(sums, seeds[:, _PICKS.index(pick)].tolist(), draws)
+    out: list[dict[str, Figure]] = [{} for _ in range(units)]
+    for name, picks in FIGURES.items():
+        if name not in _ALWAYS and any(pick not in strata for pick in picks):
+            continue
+        missing = [pick for pick in picks if pick not in strata or not strata[pick].shape[1]]
+        if missing:
+            nothing = Figure(None, None, 0, 0, f"no {' and no '.join(missing)} excerpts")
+            for figures in out:
+                figures[name] = nothing
+            continue
+        sizes = [strata[pick].shape[1] for pick in picks]
+        pooled = np.sum([totals[pick] for pick in picks], axis=0)
+        values = correlation(pooled)
+        bounds = np.full((units, 2), np.nan)
+        if draws and min(sizes) > 1:
+            resampled = np.sum([drawn[pick] for pick in picks], axis=0)
+            bounds = bootstrap.interval(values, correlation_of(*np.moveaxis(resampled, 1, 0)), min(sizes) - 1)
+        for figures, sums, value, bound in zip(out, pooled, values.tolist(), bounds.tolist(), strict=True):
+            absent = math.isnan(value)
+            figures[name] = Figure(
+                None if absent else value,
+                None if math.isnan(bound[0]) else (bound[0], bound[1]),
+                sum(sizes),
+                int(sums[0]),
+                reason(sums) if absent else None,
+            )
+    return out
+
+
+def as_record(scored: Scored) -> dict[str, Any]:
+    """The entry for `scores` on a unit line; numbers at four significant digits.
+
+    `interval`, `excerpts` and `tokens` belong to `top_and_random`; those of the other figures stand under
+    `intervals` and `counts`. `absent` says why a figure is null.
+    """
+    main = scored.figures["top_and_random"]
+    record: dict[str, Any] = {"method": "correlation"}
+    for name, figure in scored.figures.items():
+        record[name] = None if figure.value is None else short(figure.value)
+        if name == "top_and_random":
+            record["interval"] = _short_pair(main.interval)
+    others = {name: figure for name, figure in scored.figures.items() if name != "top_and_random"}
+    record["intervals"] = {name: _short_pair(f.interval) for name, f in others.items() if f.interval}
+    record["excerpts"], record["tokens"] = main.excerpts, main.tokens
+    record["counts"] = {
+        name: {"excerpts": figure.excerpts, "tokens": figure.tokens} for name, figure in others.items()
+    }
+    absent = {name: figure.reason for name, figure in scored.figures.items() if figure.reason}
+    if absent:
+        record["absent"] = absent
+    return record
+
+
+def _short_pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [short(interval[0]), short(interval[1])]
+
+
+def short(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")

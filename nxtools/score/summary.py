@@ -3,9 +3,9 @@
 Two things are random in a mean over units: which units there are, and which documents they were scored on.
 Units share documents, so resampling units alone makes intervals too narrow. Both are reweighted here at once,
 each unit and each document by an exponential weight of its own in every draw (Owen and Eckles 2012,
-"Bootstrapping data arrays of arbitrary order"; Rubin 1981, "The Bayesian bootstrap"); where units share little
-this is somewhat too wide. A weight is a function of the name and the draw, so units stream through, and of each
-unit only its values stay.
+"Bootstrapping data arrays of arbitrary order"; Rubin 1981, "The Bayesian bootstrap"). That is somewhat too
+wide where units share little. A weight is a function of the name and the draw, so units stream through, and of
+each unit only its values stay.
 """
 
 from __future__ import annotations

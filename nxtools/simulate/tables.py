@@ -23,10 +23,10 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.integer[Any]]
 Activations = NDArray[np.float32]
 
-# What is tried on validation: how often each extreme excerpt (top, bottom) counts, a few among hundreds of
-# random ones; and how often each token counts as seen at the mean besides, as rare tokens are mostly noise.
-SETTINGS = [(weight, prior) for weight in (1.0, 5.0) for prior in (0.0, 1.0)]
-_PRIORS = np.array([[prior] for _, prior in SETTINGS])
+# How often each extreme excerpt (top, bottom) counts, a few among hundreds of random ones; validation chooses.
+WEIGHTS = (1.0, 5.0)
+# How often each token counts as seen at the mean besides: rare tokens are mostly noise.
+PRIOR = 1.0
 _ROUNDS = 3
 
 
@@ -34,14 +34,13 @@ _ROUNDS = 3
 class TokenValues:
     """A simulator: a value for each token that it knows and one for all others.
 
-    tokens: (known,) ids, ascending; values: (known,). weight, prior: what was chosen on validation.
+    tokens: (known,) ids, ascending; values: (known,); weight: which of WEIGHTS was better on validation.
     """
 
     tokens: NDArray[np.int64]
     values: Activations
     background: float
     weight: float
-    prior: float
 
     def predict(self, ids: Ids) -> Activations:
         """Predicted activations of token ids (...) -> (...)."""
@@ -142,7 +141,7 @@ def learn(
     """The token table and the token list of a unit.
 
     Means are taken over the inline excerpts and the random pool; with a pool, inline excerpts picked at
-    random are left out, for they come from it. Of the ways to weigh them (SETTINGS) the one with the
+    random are left out, for they come from it. Of the WEIGHTS of extreme excerpts the one with the
     best correlation on validation is kept, for table and list apart: the mean of that over the inline
     excerpts and that over the pool. Tokens that the evidence lacks get the mean of all in the table, the mean
     of the unnamed in the list.
@@ -154,8 +153,8 @@ def learn(
     ordinary, extreme = _evidence(index, evidence, numbers[:cut].reshape(evidence.ids.shape), size)
     if not (ordinary.count.any() or extreme.count.any()):
         raise ValueError("no token in the evidence has an activation")
-    counts = np.stack([ordinary.count + weight * extreme.count for weight, _ in SETTINGS])
-    totals = np.stack([ordinary.total + weight * extreme.total for weight, _ in SETTINGS])
+    counts = np.stack([ordinary.count + weight * extreme.count for weight in WEIGHTS])
+    totals = np.stack([ordinary.total + weight * extreme.total for weight in WEIGHTS])
 
     goals = [_Tally.of(_Numbered.of(numbers[cut:]), validation.activations, size)]
     if validation.pool is not None and index.validation is not None:
@@ -186,17 +185,14 @@ def _inline(
     return _Tally.of(_Numbered.of(numbers[rows].ravel()), activations[rows], size)
 
 
-# For each of SETTINGS, the value of each token (settings, tokens), which of them are named (the same shape),
-# and the value of all others (settings,).
+# For each of WEIGHTS, the value of each token (weights, tokens), which of them are named (the same shape), and
+# the value of all others (weights,).
 _Values = tuple[Floats, NDArray[np.bool_], Floats]
 
 
 def _means(counts: Floats, totals: Floats, background: Floats) -> Floats:
-    """Mean activation of each token, drawn toward the background by the prior: (settings, tokens)."""
-    weights = counts + _PRIORS
-    out = np.repeat(background[:, None], counts.shape[1], axis=1)
-    np.divide(totals + _PRIORS * out, weights, out=out, where=weights > 0)
-    return out
+    """Mean activation of each token, drawn toward the background by the prior: (weights, tokens)."""
+    return (totals + PRIOR * background[:, None]) / (counts + PRIOR)
 
 
 def _tables(counts: Floats, totals: Floats) -> _Values:
@@ -233,5 +229,5 @@ def _best(tokens: NDArray[np.int64], candidates: _Values, goals: list[_Tally]) -
     known = np.flatnonzero(named[best])
     known = known[np.argsort(tokens[known])]
     return TokenValues(
-        tokens[known], values[best, known].astype(np.float32), float(background[best]), *SETTINGS[best]
+        tokens[known], values[best, known].astype(np.float32), float(background[best]), WEIGHTS[best]
     )

@@ -242,7 +242,7 @@ class Loop:
         return [queue.popleft() for _ in range(min(wanted, len(queue)))]
 
     def _settle(self, batch: list[tuple[Ask, Answer | Failure]]) -> None:
-        stored: list[tuple[str, bytes, str]] = []
+        stored: dict[str, list[tuple[str, bytes]]] = {}
         ready: list[tuple[_Slot, Sequence[Question]]] = []
         results: list[tuple[Ask, Any]] = []
         for ask, result in batch:
@@ -251,10 +251,11 @@ class Loop:
             else:
                 self.counts.computed += 1
                 data = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY)
-                stored.append((ask.digest, data, ask.question.kind))
+                stored.setdefault(ask.question.kind, []).append((ask.digest, data))
                 result = orjson.loads(data)
             results.append((ask, result))
-        self._store.put_many(stored)
+        for kind, answers in stored.items():
+            self._store.put_many(answers, kind=kind)
         for ask, result in results:
             for slot, place in self._waiting.pop(ask.digest):
                 slot.answers[place] = result

@@ -17,7 +17,7 @@ from nxtools.stream import Reader, ReaderLeft, Record, Writer
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts, Engine, Step
-    from nxtools.store import Store
+    from nxtools.store import Mode, Store
 
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
@@ -123,7 +123,7 @@ class Shared:
     inputs: tuple[str, ...]
     output: str
     cache: str | None
-    cache_mode: str
+    cache_mode: Mode
     keep_going: bool
     allow_errors: str
     quiet: bool
@@ -131,11 +131,8 @@ class Shared:
     @classmethod
     def of(cls, name: str, options: dict[str, Any]) -> Shared:
         """Takes the shared options out of a command's keyword arguments."""
-        modes = [
-            m
-            for m, on in (("none", "no_cache"), ("refresh", "refresh"), ("offline", "offline"))
-            if options.pop(on)
-        ]
+        flags: dict[str, Mode] = {"no_cache": "none", "refresh": "refresh", "offline": "offline"}
+        modes = [mode for flag, mode in flags.items() if options.pop(flag)]
         if len(modes) > 1:
             raise UsageError("--no-cache, --refresh and --offline exclude each other")
         return cls(

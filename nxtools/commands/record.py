@@ -1,0 +1,258 @@
+"""nx-record: run a subject over text and keep where each of its units fires."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nxtools.commands._base import Shared, command, inputs_argument, shared_options
+from nxtools.errors import UsageError
+
+if TYPE_CHECKING:
+    from nxtools.store import Store
+    from nxtools.subject.excerpts import Cut
+    from nxtools.subject.recording import Model, Planned, Want
+
+EXAMPLES = """
+nx-record --subject samples/pydoc-1m python-docs > recorded.jsonl
+nx-record --subject EleutherAI/pythia-70m --layers 0-3 text/*.txt.zst | nx-top | nx-explain | nx-score
+nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.txt | nx-top
+"""
+
+
+@command(
+    "nx-record",
+    examples=EXAMPLES,
+    takes="text: .txt, .jsonl with a text field, .zst of both, folders, - for stdin, python-docs",
+    gives="recording lines, one per shard and layer, that name blobs in the store",
+)
+@inputs_argument
+@click.option("--subject", required=True, metavar="DIR|HUB_ID", help="The model under study.")
+@click.option("--layers", metavar="0-3,7", help="Layers to record  [default: all].")
+@click.option("--units", metavar="2:41,…", help="Only these units, as LAYER:INDEX.")
+@click.option(
+    "--sign", type=click.Choice(["+", "-", "+-"]), help="Sides of a unit  [default: both if gated]."
+)
+@click.option("--module", metavar="PATH", help="Read the inputs of this module, {layer} for the number.")
+@click.option("--context", default=64, show_default=True, help="Tokens that the subject sees.")
+@click.option("--excerpt", default=64, show_default=True, help="Tokens that are kept; divides the context.")
+@click.option(
+    "--windows",
+    type=click.Choice(["all", "one"]),
+    default="all",
+    show_default=True,
+    help="All contexts of a document, or a single random one.",
+)
+@click.option(
+    "--excerpts", "draw", type=click.IntRange(1), help="Keep so many, drawn by hash  [default: all]."
+)
+@click.option("--separator", metavar="LINE", help="Such lines part the documents of a text file.")
+@click.option(
+    "--documents",
+    type=click.Choice(["paragraphs", "file"]),
+    default="paragraphs",
+    show_default=True,
+    help="Cut text files at blank lines, or keep each whole.",
+)
+@click.option(
+    "--document-tokens", default=1024, show_default=True, help="Join paragraphs up to so many tokens."
+)
+@click.option(
+    "--field", default="text", show_default=True, help="The field of a JSON line that holds the text."
+)
+@click.option(
+    "--encoding-errors",
+    type=click.Choice(["strict", "replace"]),
+    default="strict",
+    show_default=True,
+    help="What to do with bytes that are not UTF-8.",
+)
+@click.option(
+    "--bos",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="A BOS token in front of each context; auto: as the tokenizer does.",
+)
+@click.option("--keep-first", is_flag=True, help="Count the first position of a context, too.")
+@click.option("--seed", default=0, show_default=True, help="Deals documents into sets and draws by chance.")
+@click.option("--top", default=20, show_default=True, help="Excerpts per list, set and unit.")
+@click.option("--spread", default=2, show_default=True, help="Excerpts per bin of the maximum, set and unit.")
+@click.option(
+    "--pool",
+    default="400,200,200",
+    show_default=True,
+    help="Random excerpts of evidence, validation and held-out that all units share.",
+)
+@click.option("--batch", default=64, show_default=True, help="Contexts per forward pass.")
+@click.option(
+    "--shard", type=click.IntRange(1), help="Excerpts per shard  [default: 4096, more for much text]."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Numbers that the subject computes with.",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only).")
+@click.option("--bulk", metavar="DIR", help="Keep the recordings here and not in the store.")
+@click.option("--dry-run", is_flag=True, help="Say what would be recorded and how many bytes it takes.")
+@shared_options
+def main(**options: Any) -> int:
+    """Run a subject over text once and keep, for every unit, where it fires: top excerpts, a spread over all
+    levels, a random pool shared by all units, and statistics. Shards that are finished are never computed
+    again, whatever ended the run.
+    """
+    from nxtools.progress import Progress
+    from nxtools.stream import Writer
+    from nxtools.subject.recording import Made, plan_recording, record
+
+    shared = Shared.of("nx-record", options)
+    if not shared.inputs:
+        raise UsageError("no text is named", hint="name files or folders, - for stdin, or python-docs")
+    cut, model, want = _settings(options)
+    made = Made()
+    with shared.open_store() as store, _bulk(options["bulk"], store, shared) as bulk:
+        planned = plan_recording(store, model, _passages(shared, options), cut, options["bos"])
+        progress = Progress(shared.command, "excerpts", quiet=shared.quiet, total=planned.plan.size)
+        progress.say(_described(planned))
+        if options["dry_run"]:
+            progress.say(_needs(model, planned, want))
+            return 0
+        typed = shlex.join(["nx-record", *sys.argv[1:]])
+        with Writer(shared.output) as out:
+            for line in record(
+                store, bulk, model, planned, want, command=typed, made=made, progress=progress.step
+            ):
+                out.write(line)
+                out.flush()
+        progress.say(
+            f"{made.recorded} layers of shards recorded in {made.passes} passes, "
+            f"{made.from_store} taken from the store"
+        )
+    return 0
+
+
+def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
+    from nxtools.subject.excerpts import Cut
+    from nxtools.subject.identity import resolve
+    from nxtools.subject.recording import Model, Want
+
+    pool = tuple(_numbers(options["pool"], "--pool"))
+    if len(pool) != 3:
+        raise UsageError("--pool takes three numbers", hint="--pool 400,200,200")
+    cut = Cut(
+        context=options["context"],
+        excerpt=options["excerpt"],
+        windows=options["windows"],
+        draw=options["draw"],
+        document_tokens=options["document_tokens"],
+        keep_first=options["keep_first"],
+        seed=options["seed"],
+        pool=(pool[0], pool[1], pool[2]),
+    )
+    model = Model(
+        resolved=resolve(options["subject"], allow_pickle=options["allow_pickle"]),
+        dtype=options["dtype"],
+        device=options["device"],
+        module=options["module"],
+        trust_remote_code=options["trust_remote_code"],
+        allow_pickle=options["allow_pickle"],
+    )
+    want = Want(
+        layers=tuple(_numbers(options["layers"], "--layers")) if options["layers"] else None,
+        units=_units(options["units"]) if options["units"] else None,
+        sign=options["sign"],
+        top=options["top"],
+        spread=options["spread"],
+        batch=options["batch"],
+        shard=options["shard"],
+    )
+    return cut, model, want
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    """`0-3,7` as [0, 1, 2, 3, 7]."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers and ranges like 0-3,7, not {text!r}") from error
+    return found
+
+
+def _units(text: str) -> dict[int, list[int]]:
+    """`2:41,2:42` as {2: [41, 42]}."""
+    units: dict[int, list[int]] = {}
+    try:
+        for part in text.split(","):
+            layer, _, index = part.partition(":")
+            units.setdefault(int(layer), []).append(int(index))
+    except ValueError as error:
+        raise UsageError(f"--units takes LAYER:INDEX pairs like 2:41,2:42, not {text!r}") from error
+    return {layer: sorted(set(indices)) for layer, indices in units.items()}
+
+
+def _passages(shared: Shared, options: dict[str, Any]) -> Any:
+    """A function that reads the text from its beginning; stdin, which has only one, is held in memory."""
+    from nxtools.subject.text import Cutting, Passage, read_passages
+
+    cutting = Cutting(
+        documents=options["documents"],
+        separator=options["separator"],
+        field=options["field"],
+        encoding_errors=options["encoding_errors"],
+    )
+    on_bad = shared.on_bad if shared.keep_going else None
+    held: list[Passage] | None = None
+
+    def passages() -> Any:
+        nonlocal held
+        if held is not None:
+            return iter(held)
+        found = read_passages(shared.inputs, cutting, on_bad_line=on_bad)
+        if "-" in shared.inputs:
+            held = list(found)
+            return iter(held)
+        return found
+
+    return passages
+
+
+def _bulk(folder: str | None, store: Store, shared: Shared) -> Any:
+    from contextlib import nullcontext
+
+    from nxtools.store import Store
+
+    return Store(folder) if folder else nullcontext(store)
+
+
+def _described(planned: Planned) -> str:
+    plan = planned.plan
+    sets = [int((plan.set == place).sum()) for place in range(3)]
+    left_out = ", ".join(
+        f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(plan.dropped.items()) if count
+    )
+    return (
+        f"{len(plan.documents)} documents, {plan.size} excerpts of {plan.excerpt} tokens "
+        f"({sets[0]} evidence, {sets[1]} validation, {sets[2]} held-out)"
+        + (f"; left out: {left_out}" if left_out else "")
+    )
+
+
+def _needs(model: Model, planned: Planned, want: Want) -> str:
+    from nxtools.subject.recording import bytes_needed
+
+    subject = model.load()
+    layers = [site.layer for site in subject.sites]
+    wanted = [layer for layer in (want.layers or layers) if want.units is None or layer in want.units]
+    needed = bytes_needed(subject, planned.plan, wanted, want)
+    return f"would record {len(wanted)} layers; at most about {needed / 1e6:.0f} MB in the store"

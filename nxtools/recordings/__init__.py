@@ -1,0 +1,1 @@
+"""What recordings hold, merged by layer, and the excerpts that a unit line shows of it. No torch here."""

@@ -1,0 +1,110 @@
+"""Unit lines from what was dealt.
+
+Forty excerpts of 64 tokens make a line of 50 kB, and most of it (ids and token texts) is the same for every
+unit that shows the excerpt. So that part is put into bytes once per excerpt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from nxtools.recordings.deal import NONE, Deal, Hand
+from nxtools.recordings.layer import Layer
+from nxtools.records import SETS
+
+UNITS_AT_ONCE = 64
+SHOWN_IN_MEMORY = 50_000
+DIGITS = 4
+
+
+def rounded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (…, tokens) to four significant digits of each row's largest magnitude."""
+    peak = np.nanmax(np.abs(rows), axis=-1, initial=0.0, where=~np.isnan(rows))
+    exponent = np.floor(np.log10(np.where(peak > 0, peak, 1.0)))
+    factor = np.power(10.0, DIGITS - 1 - exponent)[..., None]
+    short: NDArray[np.float32] = (np.rint(rows * factor) / factor + 0.0).astype(np.float32)  # no minus zeros
+    return short
+
+
+class UnitLines:
+    """Writes the lines of one layer."""
+
+    def __init__(self, layer: Layer, vocabulary: list[str]) -> None:
+        self._layer = layer
+        self._tokens = [orjson.dumps(text) for text in vocabulary]
+        self._shown: dict[int, bytes] = {}
+        self._names = layer.corpus.gather("id")
+        self._starts = layer.corpus.gather("start")
+        excerpt, source, place = layer.pool_places()
+        order = np.argsort(excerpt)
+        self._pool = excerpt[order], source[order], place[order]
+
+    def excerpts(self, hand: Hand, units: NDArray[np.int64]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
+        """(unit, its excerpts) for the units asked for."""
+        for first in range(0, len(units), UNITS_AT_ONCE):
+            block = units[first : first + UNITS_AT_ONCE]
+            rows = [self._rows(deal, block) for deal in hand.deals]
+            for place, unit in enumerate(block.tolist()):
+                found: list[orjson.Fragment] = []
+                for deal, values in zip(hand.deals, rows, strict=True):
+                    found += self._picked(deal, unit, values[place])
+                yield unit, found
+
+    def _rows(self, deal: Deal, units: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activations (units, k, tokens) of a deal, rounded."""
+        chosen, excerpt = deal.chosen[units], deal.excerpt[units]
+        rows = np.zeros((*chosen.shape, self._layer.corpus.tokens), np.float32)
+        there = chosen != NONE
+        if deal.entries is None:
+            rows[there] = self._pooled(units, excerpt)[there]
+        else:
+            rows[there] = self._layer.rows(deal.kind, deal.entries.at(chosen[there]))
+        return rounded(rows)
+
+    def _pooled(self, units: NDArray[np.int64], excerpt: NDArray[np.int64]) -> NDArray[np.float32]:
+        known, source, place = self._pool
+        where = np.searchsorted(known, np.maximum(excerpt, 0)).clip(0, len(known) - 1)
+        rows = np.empty((*excerpt.shape, self._layer.corpus.tokens), np.float32)
+        for row, unit in enumerate(units.tolist()):
+            at = where[row]
+            rows[row] = self._layer.pool_rows(slice(unit, unit + 1), source[at], place[at])[0]
+        return rows
+
+    def _picked(self, deal: Deal, unit: int, rows: NDArray[np.float32]) -> list[orjson.Fragment]:
+        count = int((deal.chosen[unit] != NONE).sum())
+        if not count:
+            return []
+        printed = orjson.dumps(rows[:count], option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        pick = deal.kind.rpartition(".")[2].encode()
+        probabilities = deal.probability
+        found = []
+        for rank, excerpt in enumerate(deal.excerpt[unit, :count].tolist()):
+            likely = b"null" if probabilities is None else b"%.4g" % probabilities[unit, rank]
+            found.append(
+                orjson.Fragment(
+                    b'%b,"set":"%b","pick":"%b","rank":%d,"probability":%b,"activations":[%b]}'
+                    % (self._static(excerpt), SETS[deal.set].encode(), pick, rank, likely, printed[rank])
+                )
+            )
+        return found
+
+    def _static(self, excerpt: int) -> bytes:
+        """The beginning of an excerpt's object, up to what differs from unit to unit."""
+        known = self._shown.get(excerpt)
+        if known is None:
+            if len(self._shown) >= SHOWN_IN_MEMORY:
+                self._shown.clear()
+            ids = self._layer.corpus.ids(excerpt).tolist()
+            known = b'{"id":"%016x","document":"%b","start":%d,"ids":%b,"tokens":[%b]' % (
+                int(self._names[excerpt]),
+                self._layer.corpus.document(excerpt).encode(),
+                int(self._starts[excerpt]),
+                orjson.dumps(ids),
+                b",".join([self._tokens[token] for token in ids]),
+            )
+            self._shown[excerpt] = known
+        return known

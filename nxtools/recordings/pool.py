@@ -1,0 +1,92 @@
+"""The random pool: a few hundred excerpts of each set that all units of a run share.
+
+Unit lines are too small for it. A line names a blob and the unit's column; the blob says which tokens the
+pool has and where its activations lie among the recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.arrays import decode_rows, pack, unpack
+from nxtools.recordings.layer import Layer
+from nxtools.records import SETS
+
+OpenBlob = Callable[[str], memoryview]
+
+
+def pack_tokens(layer: Layer, order: NDArray[np.int64], vocabulary: list[str]) -> bytes:
+    """The pool's tokens and names, excerpts in the pool's order. The same for all layers of a run."""
+    corpus = layer.corpus
+    ids = np.stack([corpus.ids(excerpt) for excerpt in order.tolist()])
+    used = np.unique(ids)
+    return pack(
+        {
+            "ids": ids,
+            "set": corpus.gather("set")[order],
+            "excerpt": corpus.gather("id")[order],
+            "vocabulary.ids": used,
+        },
+        {
+            "vocabulary": [vocabulary[token] for token in used.tolist()],
+            "documents": [corpus.document(excerpt) for excerpt in order.tolist()],
+        },
+    )
+
+
+def pack_places(
+    tokens: str, blobs: list[str], source: NDArray[np.int32], place: NDArray[np.int32], sizes: list[int]
+) -> bytes:
+    """Where one layer's activations on the pool lie: excerpt i is at `place[i]` of recording `source[i]`.
+
+    `sizes`: excerpts of each set in all the text, out of which the pool was drawn.
+    """
+    return pack({"source": source, "place": place}, {"tokens": tokens, "recordings": blobs, "sizes": sizes})
+
+
+class Pool:
+    """The pool as later commands see it. Raises InputError (MissingBlob) where a part of it is gone."""
+
+    def __init__(self, digest: str, open_blob: OpenBlob) -> None:
+        self.digest = digest
+        places, facts = unpack(open_blob(digest))
+        tokens, names = unpack(open_blob(facts["tokens"]))
+        self.sizes: list[int] = facts["sizes"]
+        self.documents: list[str] = names["documents"]
+        self._ids, self._set, self._names = tokens["ids"], tokens["set"], tokens["excerpt"]
+        self.vocabulary: dict[int, str] = dict(
+            zip(tokens["vocabulary.ids"].tolist(), names["vocabulary"], strict=True)
+        )
+        self._source, self._place = places["source"], places["place"]
+        self._parts = [unpack(open_blob(blob))[0] for blob in facts["recordings"]]
+
+    @cached_property
+    def _members(self) -> dict[str, NDArray[np.int64]]:
+        return {name: np.flatnonzero(self._set == number) for number, name in enumerate(SETS)}
+
+    def ids(self, which: str) -> NDArray[np.int32]:
+        """Token ids (excerpts, tokens) of a set's part of the pool."""
+        return self._ids[self._members[which]]
+
+    def excerpts(self, which: str) -> list[str]:
+        """Names of the excerpts of a set's part."""
+        return [f"{name:016x}" for name in self._names[self._members[which]].tolist()]
+
+    def documents_of(self, which: str) -> list[str]:
+        return [self.documents[member] for member in self._members[which].tolist()]
+
+    def activations(self, column: int, which: str) -> NDArray[np.float32]:
+        """A unit's activations (excerpts, tokens) on a set's part; NaN where a position is left out."""
+        members = self._members[which]
+        rows = np.empty(self._ids[members].shape, np.float32)
+        source, place = self._source[members], self._place[members]
+        for number, arrays in enumerate(self._parts):
+            mine = np.flatnonzero(source == number)
+            if len(mine):
+                at = place[mine]
+                rows[mine] = decode_rows(arrays["pool.row"][column, at], arrays["pool.scale"][column, at])
+        return rows

@@ -1,0 +1,92 @@
+"""A unit's statistics over all the text, from what the shards summed up."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.recordings.layer import Layer
+from nxtools.records import SETS
+from nxtools.stream import Record
+from nxtools.subject.bins import BINS, bin_edges
+
+ACTIVE_ABOVE = 0.3  # of the maximum, as in the field's definition of an active token
+
+
+def statistics(layer: Layer) -> list[Record]:
+    """What a unit line has under `stats`, for all N units.
+
+    Mean, variance, skewness and kurtosis (3 for a normal distribution) are over all tokens that count.
+    `active` is the share of tokens above 0.3 of the maximum: counted on the spread sample, each excerpt
+    standing for all of its bin (Horvitz and Thompson's estimate). Where values are not finite, no moments.
+    """
+    count = int(layer.tokens.sum())
+    raw = layer.powers.sum(axis=1) / max(count, 1)  # (4, N) means of the powers
+    mean = raw[0]
+    variance = np.maximum(raw[1] - mean**2, 0.0)
+    third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
+    fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
+    # Below this the central moments are differences of equal numbers in float32.
+    flat = variance <= 1e-12 * np.maximum(raw[1], np.finfo(np.float64).tiny)
+    safe = np.where(flat, 1.0, variance)
+    maximum = layer.maximum.max(axis=0)
+    minimum = None if layer.minimum is None else layer.minimum.min(axis=0)
+    shares = {side: _active(layer, side, count) for side in layer.lists}
+    edges = bin_edges()
+    found = []
+    for unit in range(layer.units):
+        stats: Record = {"tokens": count}
+        if layer.nonfinite[unit]:
+            stats["nonfinite"] = int(layer.nonfinite[unit])
+        else:
+            stats["mean"] = short(mean[unit])
+            stats["variance"] = short(variance[unit])
+            stats["skewness"] = None if flat[unit] else short(third[unit] / safe[unit] ** 1.5)
+            stats["kurtosis"] = None if flat[unit] else short(fourth[unit] / safe[unit] ** 2)
+        if minimum is not None:
+            stats["min"] = short(minimum[unit])
+        stats["max"] = short(maximum[unit])
+        stats["active"] = short(shares["top"][unit])
+        if "bottom" in shares:
+            stats["active_negative"] = short(shares["bottom"][unit])
+        stats["maxima"] = _histogram(layer.histogram["top"][:, unit].sum(axis=0), edges)
+        if "bottom" in shares:
+            stats["minima"] = _histogram(layer.histogram["bottom"][:, unit].sum(axis=0), edges)
+        found.append(stats)
+    return found
+
+
+def short(value: float, digits: int = 6) -> float | None:
+    """The value in so many significant digits; None where it is not finite."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def _active(layer: Layer, side: str, tokens: int) -> NDArray[np.float64]:
+    entries = layer.spread[side]
+    peaks = layer.maximum if side == "top" else -layer.minimum  # type: ignore[operator]
+    threshold = ACTIVE_ABOVE * np.maximum(peaks.max(axis=0), 0.0)  # (N,)
+    unit = (entries.cell // BINS) % layer.units
+    kept = np.bincount(entries.cell, minlength=len(SETS) * layer.units * BINS)[entries.cell]
+    there = layer.histogram[side].reshape(-1)[entries.cell]
+    total = np.zeros(layer.units)
+    step = 1 << 16
+    for first in range(0, len(unit), step):
+        here = slice(first, first + step)
+        rows = layer.rows(f"{side}.spread", entries.at(np.arange(len(unit))[here]))
+        high = rows if side == "top" else -rows
+        above = (high > threshold[unit[here]][:, None]).sum(axis=1)
+        total += np.bincount(unit[here], above * (there[here] / kept[here]), minlength=layer.units)
+    return total / max(tokens, 1)
+
+
+def _histogram(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> Record:
+    """Excerpts by their maximum: how many lie below `edges[0]`, and from each edge up to the next."""
+    filled = np.flatnonzero(counts[1:])
+    if not len(filled):
+        return {"below": int(counts[0]), "edges": [], "counts": []}
+    first, last = int(filled[0]), int(filled[-1])
+    return {
+        "below": int(counts[0]),
+        "edges": [short(edge, 4) for edge in edges[first : last + 1]],
+        "counts": counts[1:][first : last + 1].tolist(),
+    }

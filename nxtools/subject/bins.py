@@ -1,0 +1,25 @@
+"""Bins of excerpt maxima, fixed for all time so that histograms of any recordings add up."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Excerpt maxima are binned by half octaves from 2^-16 to 2^16; bin 0 holds what is below or not positive. The
+# bin is read off the bits of the float (exponent and first bit of the mantissa), so it is exact everywhere.
+BINS = 65
+LOWEST_BIN = (127 - 16) * 2
+
+
+def bins_of(maxima: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The bin 0 … BINS-1 of each value; the edges of the others are `bin_edges()`."""
+    bits = np.ascontiguousarray(maxima).view(np.int32)
+    bins: NDArray[np.int32] = np.clip((bits >> 22) - (LOWEST_BIN - 1), 0, BINS - 1)
+    return bins
+
+
+def bin_edges() -> NDArray[np.float64]:
+    """Lower edges of bins 1 … BINS-1: 2^e and 1.5·2^e."""
+    octave, half = np.divmod(np.arange(BINS - 1), 2)
+    edges: NDArray[np.float64] = np.ldexp(1.0 + 0.5 * half, octave - 16)
+    return edges

@@ -8,15 +8,11 @@ from typing import Any
 
 from joblib.externals.loky import get_reusable_executor
 
-from nxtools.stage import Answer, Ask, Failure
-
-
-def _apply(function: Callable[[Any], Any], payloads: list[Any]) -> list[Any]:
-    return [function(payload) for payload in payloads]
+from nxtools.stage import Answer, Ask, Compute, Failure
 
 
 def unordered(
-    function: Callable[[Any], Answer | Failure], pull: Callable[[], list[Ask]], jobs: int
+    function: Compute, pull: Callable[[], list[Ask]], jobs: int
 ) -> Iterator[list[tuple[Ask, Answer | Failure]]]:
     """Chunks of asks answered by `jobs` processes, each chunk as soon as it is done.
 
@@ -27,7 +23,7 @@ def unordered(
     try:
         while True:
             while len(under_way) < 2 * jobs and (asks := pull()):
-                under_way[executor.submit(_apply, function, [ask.payload for ask in asks])] = asks
+                under_way[executor.submit(function, [ask.payload for ask in asks])] = asks
             if not under_way:
                 return
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:

@@ -88,8 +88,21 @@ def sign_of(record: Record) -> str:
 
 
 def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICKS) -> list[Record]:
+    """The unit's excerpts of these sets and picks.
+
+    Excerpts made by hand, or imported, may have no ids: token texts are then numbered over the whole line.
+    """
+    excerpts: list[Record] = record["excerpts"]
+    if any(not isinstance(e, dict) for e in excerpts):
+        raise InputError("the field 'excerpts' holds something that is no object")
+    if any(e.get("ids") is None for e in excerpts):
+        numbers: dict[str, int] = {}
+        for e in excerpts:
+            for token in e.get("tokens") or ():
+                numbers.setdefault(token, len(numbers))
+        excerpts = [{**e, "ids": [numbers[token] for token in e.get("tokens") or ()]} for e in excerpts]
     wanted_sets, wanted_picks = set(sets), set(picks)
-    return [e for e in record["excerpts"] if e.get("set") in wanted_sets and e.get("pick") in wanted_picks]
+    return [e for e in excerpts if e.get("set") in wanted_sets and e.get("pick") in wanted_picks]
 
 
 @dataclass(frozen=True)
@@ -104,15 +117,14 @@ class Table:
 def tabulate(excerpts: Sequence[Record]) -> Table:
     """Excerpts of a unit line as arrays.
 
-    Raises InputError when tokens, ids and activations do not fit together. Excerpts that have no ids (made by
-    hand, or imported) get ids of their own, by token text, below NO_TOKEN so that they meet no real one.
+    Raises InputError when tokens, ids and activations do not fit together.
     """
     import numpy as np
 
     try:
         lengths = [len(e["activations"]) for e in excerpts]
         tokens = [e["tokens"] for e in excerpts]
-        ids = [e["ids"] if e.get("ids") is not None else _own_ids(e["tokens"]) for e in excerpts]
+        ids = [e["ids"] for e in excerpts]
         if [len(t) for t in tokens] != lengths or [len(i) for i in ids] != lengths:
             raise InputError("an excerpt's 'tokens', 'ids' and 'activations' have different lengths")
         flat_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=sum(lengths))
@@ -131,15 +143,6 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
     inside = np.arange(width) < np.array(lengths)[:, None]
     table_ids[inside], table[inside] = flat_ids, flat
     return Table(table_ids, table, vocabulary)
-
-
-def _own_ids(tokens: Sequence[str]) -> list[int]:
-    import hashlib
-
-    return [
-        -2 - int.from_bytes(hashlib.sha256(t.encode("utf-8", "replace")).digest()[:4], "little") % (2**31 - 2)
-        for t in tokens
-    ]
 
 
 def failure(stage: str, kind: str, message: str) -> Record:

@@ -64,6 +64,7 @@ class Ask:
 Answer = Any  # what orjson reads back: a question answered from the store and one just computed look the same
 Step = Generator[Sequence[Question], list[Any], Record]
 Pull = Callable[[int], list[Ask]]
+Compute = Callable[[list[Any]], list[Any]]  # payloads to answers or failures
 
 
 class Engine(Protocol):
@@ -93,7 +94,7 @@ class LocalEngine:
             yield from unordered(self.function, lambda: pull(self.batch), self.jobs)
             return
         while asks := pull(self.batch):
-            yield [(ask, self.function(ask.payload)) for ask in asks]
+            yield list(zip(asks, self.function([ask.payload for ask in asks]), strict=True))
 
 
 @dataclass

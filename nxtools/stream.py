@@ -8,13 +8,13 @@ that left early (`| head`) is no error.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import Any, Self
 
 import orjson
 
@@ -30,47 +30,74 @@ class ReaderLeft(Exception):
     """Whoever read our output has enough (a broken pipe on stdout, nowhere else)."""
 
 
-def open_bytes(name: str) -> IO[bytes]:
-    """The bytes of a file or of stdin (`-`), decompressed when they begin like zstd."""
-    if name == "-":
-        raw: Any = sys.stdin.buffer
-    else:
-        try:
-            raw = Path(name).open("rb")  # noqa: SIM115 - the caller closes it
-        except OSError as error:
-            raise InputError(
-                f"cannot be read: {error.strerror}", where=name, hint="check the path"
-            ) from error
-    buffered = io.BufferedReader(raw, BUFFER_BYTES)
-    if buffered.peek(4)[:4] != ZSTD_MAGIC:
-        return buffered
+def _chunks(name: str) -> Iterator[bytes]:
+    """The bytes of a file or of stdin (`-`) as they come."""
+    try:
+        with contextlib.ExitStack() as stack:
+            source = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            while chunk := source.read1(BUFFER_BYTES):  # type: ignore[union-attr]
+                yield chunk
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=shown(name), hint="check the path"
+        ) from error
+
+
+def decompressed(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The same bytes, decompressed when they begin like zstd. InputError when they are damaged or cut short.
+
+    zstandard's own stream reader takes the end of the file for the end of the data, wherever that is.
+    """
+    head = b""
+    while len(head) < len(ZSTD_MAGIC) and (chunk := next(chunks, b"")):
+        head += chunk  # a pipe may hand out single bytes
+    if not head.startswith(ZSTD_MAGIC):
+        if name.endswith(".zst"):
+            raise InputError("this is no zstd data", where=name, hint="rename it, or compress it again")
+        yield head
+        yield from chunks
+        return
     import zstandard
 
-    reader = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-    return io.BufferedReader(cast(io.RawIOBase, reader), BUFFER_BYTES)
+    decompressor = zstandard.ZstdDecompressor()
+    frame = decompressor.decompressobj()
+    try:
+        for chunk in chain([head], chunks):
+            while chunk:
+                if frame.eof:  # several frames in a row are one stream
+                    frame = decompressor.decompressobj()
+                yield frame.decompress(chunk)
+                chunk = frame.unused_data
+    except zstandard.ZstdError as error:
+        raise InputError(f"damaged zstd data: {error}", where=shown(name)) from error
+    if not frame.eof:
+        raise InputError("the zstd data stops before its end", where=shown(name), hint="make or get it again")
+
+
+def shown(name: str) -> str:
+    return "stdin" if name == "-" else name
 
 
 def lines(name: str) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes) of every line that is not blank."""
-    shown = "stdin" if name == "-" else name
-    with contextlib.closing(open_bytes(name)) as source:
-        number = 0
-        try:
-            for number, line in enumerate(source, 1):
-                if not line.endswith(b"\n"):
-                    raise InputError(
-                        "the last line has no newline: the stream was cut",
-                        where=f"{shown}:{number}",
-                        hint="run the command that wrote it again; it continues where it stopped",
-                    )
-                if not line.isspace():
-                    yield number, line
-        except (OSError, EOFError) as error:
-            raise InputError(f"cannot be read to the end: {error}", where=f"{shown}:{number + 1}") from error
-        except Exception as error:
-            if type(error).__name__ == "ZstdError":
-                raise InputError(f"damaged zstd data: {error}", where=f"{shown}:{number + 1}") from error
-            raise
+    rest = b""
+    number = 0
+    for chunk in decompressed(_chunks(name), name):
+        first, *others = chunk.split(b"\n")
+        if not others:
+            rest += chunk
+            continue
+        for line in (rest + first, *others[:-1]):
+            number += 1
+            if line and not line.isspace():
+                yield number, line
+        rest = others[-1]
+    if rest:
+        raise InputError(
+            "the last line has no newline: the stream was cut",
+            where=f"{shown(name)}:{number + 1}",
+            hint="run the command that wrote it again; it continues where it stopped",
+        )
 
 
 class Reader:
@@ -95,9 +122,8 @@ class Reader:
 
     def __iter__(self) -> Iterator[Record]:
         for name in self.names:
-            shown = "stdin" if name == "-" else name
             for number, line in lines(name):
-                self.where = f"{shown}:{number}"
+                self.where = f"{shown(name)}:{number}"
                 try:
                     yield self._parse(line)
                 except InputError as error:
@@ -171,8 +197,8 @@ class Writer:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise ReaderLeft from error
         except OSError as error:
-            shown = "stdout" if self.name == "-" else self.name
-            raise InputError(f"cannot be written: {error.strerror}", where=shown) from error
+            where = "stdout" if self.name == "-" else self.name
+            raise InputError(f"cannot be written: {error.strerror}", where=where) from error
 
     def __enter__(self) -> Self:
         return self

@@ -273,7 +273,7 @@ def test_threads_share_a_store(make: MakeStore) -> None:
 
 
 def test_a_fork_may_use_the_store_of_its_parent(make: MakeStore) -> None:
-    """The child writes on after the parent has closed, which would remove the log that a shared one writes to."""
+    """The child writes on after the parent has closed and removed the log of a shared connection."""
     store = make()
     store.put(ask(0), b"parent", kind="test")
     closed_read, closed_write = os.pipe()
@@ -547,7 +547,7 @@ def test_a_file_that_is_put_while_it_is_removed_comes_back(
     store = make()
     transaction = store.session.transaction
 
-    def transaction_after_collection(work: Callable[[Any], object]) -> None:
+    def transaction_after_collection(work: Callable[[Any], object], *, urgent: bool) -> None:
         monkeypatch.setattr(store.session, "transaction", transaction)
         (path,) = (path for _, path in store.files.walk())
         path.unlink()

@@ -271,7 +271,7 @@ class Store:
         answers: list[tuple[bytes, bytes]] = []
         bulk: list[tuple[str, memoryview]] = []
         try:
-            self._make_ready()
+            self._make_ready(urgent=required)
         except (Unusable, OSError) as error:
             return self._fail(error, len(items), required=required)
         for question, digest, data in items:
@@ -300,7 +300,7 @@ class Store:
 
         if self.mode != "none":
             try:
-                self.session.transaction(commit)
+                self.session.transaction(commit, urgent=required)
             except (Unusable, OSError, sqlite3.Error) as error:
                 if (
                     is_damage(error) and len(items) > 1
@@ -314,13 +314,13 @@ class Store:
         self.bytes_written += sum(row[4] for row in rows)
         return None
 
-    def _make_ready(self) -> None:
+    def _make_ready(self, *, urgent: bool) -> None:
         """Raise Unusable or OSError when nothing could be kept anyway, before a large file is written."""
         if self.mode == "none":
             self.path.mkdir(mode=0o700, exist_ok=True)
         else:
             with self.session.lock:
-                self.session.writable()
+                self.session.writable(urgent=urgent)
 
     def _put_file(self, digest: str, data: memoryview, *, compress: bool) -> Path:
         """Where the blob lies now. Reading one that is there is cheaper than writing it again."""

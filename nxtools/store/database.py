@@ -15,9 +15,11 @@ import fcntl
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+INDEX = "index.sqlite"
 SCHEMA_VERSION = 1
 
 # `answer` and `digest` are sha256 digests, 32 bytes. `used` is in milliseconds since 1970. `stored` is the
@@ -44,44 +46,41 @@ class Database:
 
     def __init__(self, folder: Path, *, patience: float, warn: Callable[[str], None]) -> None:
         """`patience`: seconds to wait for other processes."""
-        self.path = folder / "index.sqlite"
+        self.path = folder / INDEX
         self.writable = True
         self._patience = patience
         self._warn = warn
-        self._lock: int | None = None
+        self._release: Callable[[], object] = lambda: None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self.connection = self._settle()
-        except (OSError, sqlite3.OperationalError) as error:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
             self.connection = self._open_read_only(error)
-        except BaseException:
-            self.release()
-            raise
+            return
+        # Also when the store is forgotten without being closed.
+        self._release = weakref.finalize(self, os.close, lock)
+        try:
+            self.connection = self._settle(lock)
+        except (OSError, sqlite3.OperationalError) as error:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            self.connection = self._open_read_only(error)
 
     def close(self) -> None:
         """Close the connection and let others replace the database."""
         self.connection.close()
-        self.release()
+        self._release()
 
-    def release(self) -> None:
-        """Give up the lock alone."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _settle(self) -> sqlite3.Connection:
+    def _settle(self, lock: int) -> sqlite3.Connection:
         """A connection to a good database, made or mended first where need be."""
-        assert self._lock is not None
         deadline = time.monotonic() + self._patience
         while True:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            fcntl.flock(lock, fcntl.LOCK_SH)
             connection = self._connect()
             if connection is not None:
                 return connection
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            fcntl.flock(lock, fcntl.LOCK_UN)
             with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._replace()
                 continue
             if time.monotonic() > deadline:
@@ -103,7 +102,8 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -32000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("SELECT count(*) FROM (SELECT 1 FROM blobs LIMIT 1)").fetchone()
+            # Reads the schema and no more: a broken page elsewhere costs the answers on it, not all of them.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException as error:
             connection.close()
             if is_damage(error):
@@ -140,20 +140,17 @@ class Database:
     def _open_read_only(self, cause: Exception) -> sqlite3.Connection:
         """A connection to a store that cannot be written. Raises Unusable when it cannot be read either."""
         self.writable = False
-        if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
         wal = self.path.with_name(self.path.name + "-wal")
         # Without room for its shared memory SQLite reads only a file that it is told nobody writes to.
         for mode in ("ro",) if wal.exists() and wal.stat().st_size else ("ro", "ro&immutable=1"):
             try:
                 connection = self._raw(mode)
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
-                connection.execute("SELECT count(*) FROM (SELECT 1 FROM blobs LIMIT 1)").fetchone()
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.Error:
                 continue
             if version == SCHEMA_VERSION:
                 return connection
-        self.release()
         raise Unusable(f"{self.path.parent} cannot be used: {reason(cause)}")
 
     def _raw(self, mode: str) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from nxtools.store.database import Unusable, make_schema, move_aside
+from nxtools.store.database import INDEX, Unusable, make_schema, move_aside
 
 _BLOB_COLUMNS = "id, digest, kind, used, size, stored, zst, data"
 
@@ -23,8 +23,8 @@ def rebuild(folder: Path) -> Path:
     Raises Unusable when another process has the store open, OSError or sqlite3.Error when the new one cannot
     be made.
     """
-    path = folder / "index.sqlite"
-    fresh = folder / "index.sqlite.new"
+    path = folder / INDEX
+    fresh = folder / f"{INDEX}.new"
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:

@@ -46,7 +46,6 @@ class Session:
                 self._open = Database(self.folder, patience=self._patience, warn=self._warn)
             except Unusable as error:
                 self.trouble = str(error)
-                self.warn_once("open", f"going on without the store: {error}")
         return self._open
 
     @contextlib.contextmanager
@@ -54,6 +53,8 @@ class Session:
         """A connection to read with, or None. What fails in the block is warned of, and the block is left."""
         with self.lock:
             database = self.database()
+            if database is None:
+                self._warn_unusable()
             try:
                 yield None if database is None else database.connection
             except sqlite3.Error as error:
@@ -64,24 +65,27 @@ class Session:
                     with contextlib.suppress(sqlite3.Error):
                         database.connection.execute("ROLLBACK")
 
-    def writable(self) -> sqlite3.Connection:
-        """A connection to write with. Raises Unusable. For use with the lock held."""
+    def writable(self, *, urgent: bool = False) -> sqlite3.Connection:
+        """A connection to write with, for use with the lock held.
+
+        Raises Unusable; also for a while after a failed write, unless it is urgent.
+        """
         database = self.database()
         if database is None:
             raise Unusable(self.trouble)
         if not database.writable:
             raise Unusable("it is read-only")
-        if time.monotonic() < self._no_writes_before:
+        if time.monotonic() < self._no_writes_before and not urgent:
             raise Unusable("an earlier write failed")
         return database.connection
 
-    def transaction(self, work: Callable[[sqlite3.Connection], object]) -> None:
+    def transaction(self, work: Callable[[sqlite3.Connection], object], *, urgent: bool = False) -> None:
         """Do some work in one write transaction, committed on return.
 
         Raises Unusable when there is nothing to write to, sqlite3.Error, and whatever the work raises.
         """
         with self.lock:
-            connection = self.writable()
+            connection = self.writable(urgent=urgent)
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 work(connection)
@@ -95,10 +99,15 @@ class Session:
 
     def warn_unwritten(self, error: Exception) -> None:
         """Say once that new answers are not kept."""
-        if self.trouble is None:
-            advice = _ADVICE if is_damage(error) else ""
-            what = f"the store {self.folder} cannot be written, so new answers are not kept"
-            self.warn_once("write", f"{what}: {reason(error)}{advice}")
+        if self.trouble is not None:
+            self._warn_unusable()
+            return
+        advice = _ADVICE if is_damage(error) else ""
+        what = f"the store {self.folder} cannot be written, so new answers are not kept"
+        self.warn_once("write", f"{what}: {reason(error)}{advice}")
+
+    def _warn_unusable(self) -> None:
+        self.warn_once("open", f"going on without the store: {self.trouble}")
 
     def warn_once(self, topic: str, message: str) -> None:
         """Say something about a topic, the first time only."""

@@ -36,9 +36,9 @@ _Doomed: TypeAlias = tuple[int, bytes, str, int, int, bool]
 class Size:
     """Blobs of one kind: how many, their own bytes, and the bytes that they take on the disk."""
 
-    blobs: int
-    bytes: int
-    stored: int
+    blobs: int = 0
+    bytes: int = 0
+    stored: int = 0
 
 
 @dataclass
@@ -74,6 +74,12 @@ def sizes(store: Store) -> dict[str, Size]:
     """What the store holds, by kind. Raises StoreError."""
     query = "SELECT kind, count(*), sum(size), sum(stored) FROM blobs GROUP BY kind ORDER BY kind"
     return {kind: Size(*rest) for kind, *rest in _query(store, query)}
+
+
+def count_answers(store: Store) -> int:
+    """How many questions the store can answer. Raises StoreError."""
+    ((count,),) = _query(store, "SELECT count(*) FROM memo")
+    return int(count)
 
 
 # Verifying
@@ -162,7 +168,7 @@ def _verify_files(store: Store, found: Verified, *, mend: bool) -> None:
 
 
 def _verify_answers(store: Store, found: Verified, *, mend: bool) -> None:
-    ((found.answers,),) = _query(store, "SELECT count(*) FROM memo")
+    found.answers = count_answers(store)
     lost = "NOT EXISTS (SELECT 1 FROM blobs WHERE digest = answer)"
     rows = _query(store, f"SELECT question, answer FROM memo WHERE {lost}")
     dangling = [row for row in rows if store.files.find(row[1].hex()) is None]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nxtools.pattern.execute import Lexicon, by_precedence, execute
+from nxtools.errors import InputError
+from nxtools.pattern.execute import execute
 from nxtools.pattern.language import Atom, Pattern, Rule, parse, token
+from nxtools.pattern.lexicon import Lexicon
 
 WORDS = [" all", " not", " at", "The", "ing", " sing", ".", "7", " never", "�"]
 
@@ -33,13 +35,36 @@ def test_an_exception_takes_the_strength_away() -> None:
     assert run('" all" (9, but not after " at" or " not")', [" at", " all", " all"]) == [0, 0, 9]
 
 
-def test_a_token_goes_before_its_spelling_and_that_before_its_class() -> None:
-    sentence = 'word-start (1); ending "ing" (4); " sing" (7)'
-    assert run(sentence, [" sing", " ring", " ran"]) == [7, 4, 1]
+def test_naming_a_token_goes_before_its_spelling_and_its_class() -> None:
+    sentence = 'word-start (1); ending "ing" (4); " sing" (7); " ran" after " he" (2)'
+    assert run(sentence, [" sing", " ran", " he", " ran"]) == [7, 1, 1, 2]
 
 
-def test_the_current_token_counts_more_than_the_context() -> None:
-    assert run('" all" (3); anything after " not" (8)', [" not", " all", " not", " at"]) == [0, 3, 0, 8]
+def test_spellings_and_classes_add_up() -> None:
+    assert run('word-start (1); ending "ing" (4)', [" ring", " ran", "ing"]) == [5, 1, 4]
+
+
+def test_they_add_up_from_the_background() -> None:
+    assert run("capital (3); word-part (2); otherwise 1", ["The", "the", "."]) == [4, 2, 1]
+
+
+def test_a_refusal_holds_whatever_else_speaks() -> None:
+    assert run('word-start (3); not ending "ing"; " sing" (2)', [" ring", " ran", " sing"]) == [0, 3, 2]
+
+
+def test_a_class_has_contexts_and_exceptions_like_a_token() -> None:
+    sentence = 'capital (3, but 8 after ".", not after " Mr")'
+    assert run(sentence, ["The", ".", "The", " Mr", "The"]) == [3, 0, 8, 3, 0]
+
+
+def test_the_class_of_the_token_before_says_less_than_the_token_before() -> None:
+    sentence = '" all" (1, but 4 after word-start, 7 after " not")'
+    assert run(sentence, [" not", " all", " at", " all", ".", " all"]) == [0, 7, 0, 4, 0, 1]
+
+
+def test_anything_after_a_token() -> None:
+    sentence = '" all" (3); anything after " not" (8)'
+    assert run(sentence, [" not", " all", " not", " at"]) == [0, 3, 0, 8]
 
 
 def test_anything_in_a_context_is_a_gap_of_one_token() -> None:
@@ -51,25 +76,39 @@ def test_both_signs_and_a_background() -> None:
     assert run(sentence, [" all", " not", " at", "The"]) == [9, -4, 0, 0.5]
 
 
-def test_of_two_classes_the_stronger_wins() -> None:
-    assert run("capital (2); word-part (5)", ["The", "the", "A."]) == [5, 5, 2]
-
-
 def test_ids_that_share_a_text_are_one_token() -> None:
     ids = np.array([[0, 1, 2]], dtype=np.int32)
     assert execute(parse('"�" (10)'), ids, ["�", "�", "x"]).tolist() == [[1, 1, 0]]
 
 
-def test_ids_without_a_text_match_nothing() -> None:
+def test_ids_without_a_text_match_nothing_but_anything() -> None:
     ids = np.array([[0, 5, 9]], dtype=np.int32)
     assert execute(parse('"a" (10); otherwise 1'), ids, {0: "a", 5: "b"}).tolist() == [
         pytest.approx([1, 0.1, 0.1])
     ]
+    assert execute(parse("anything (10)"), ids, {0: "a", 5: "b"}).tolist() == [[1, 1, 1]]
 
 
 def test_rows_do_not_see_each_other() -> None:
     ids = np.array([[0, 1], [1, 0]], dtype=np.int32)
     assert execute(parse('"b" after "a" (10)'), ids, ["a", "b"]).tolist() == [[0, 1], [0, 0]]
+
+
+def test_like_takes_the_tokens_whose_embedding_points_the_same_way() -> None:
+    embedding = np.random.default_rng(0).normal(size=(6, 400)).astype(np.float16)
+    embedding[1] = embedding[0] + 0.3 * embedding[2]
+    lexicon = Lexicon(["a", "b", "c", "d", "e", "f"], embedding)
+    ids = np.arange(6, dtype=np.int32)[None]
+    assert execute(parse('like "a" (10)'), ids, lexicon).tolist() == [[1, 1, 0, 0, 0, 0]]
+    assert execute(parse('like "a" (10); "b" (3)'), ids, lexicon).tolist() == [
+        [1, pytest.approx(0.3), 0, 0, 0, 0]
+    ]
+    assert execute(parse('like "absent" (10)'), ids, lexicon).tolist() == [[0] * 6]
+
+
+def test_like_without_an_embedding_is_an_error_and_not_a_guess() -> None:
+    with pytest.raises(InputError, match="embedding"):
+        execute(parse('like "a" (10)'), np.zeros((1, 2), dtype=np.int32), ["a"])
 
 
 named = st.one_of(
@@ -87,18 +126,30 @@ named = st.one_of(
 def test_execution_is_the_definition_read_position_by_position(
     rules: dict[tuple[Atom, ...], int], rows: list[list[int]]
 ) -> None:
-    pattern = Pattern(tuple(Rule(steps, level) for steps, level in rules.items()), 5)
+    background = 5
+    pattern = Pattern(tuple(Rule(steps, level) for steps, level in rules.items()), background)
     lexicon = Lexicon(WORDS)
 
     def matches(rule: Rule, row: list[int], position: int) -> bool:
         first = position - len(rule.steps) + 1
-        return first >= 0 and all(
-            row[first + i] in lexicon.ids(atom).tolist() for i, atom in enumerate(rule.steps)
-        )
+        return first >= 0 and all(row[first + i] in lexicon.ids(atom) for i, atom in enumerate(rule.steps))
+
+    def expected(row: list[int], position: int) -> int:
+        spoken: dict[Atom, Rule] = {}
+        for rule in pattern.rules:
+            before = spoken.get(rule.current)
+            if matches(rule, row, position) and (before is None or strength(rule) > strength(before)):
+                spoken[rule.current] = rule
+        for atom, rule in spoken.items():
+            if atom.form == "token":
+                return rule.level
+        if any(rule.level == 0 for rule in spoken.values()):
+            return 0
+        return background + sum(rule.level - background for rule in spoken.values())
+
+    def strength(rule: Rule) -> tuple[object, ...]:
+        return rule.specificity, abs(rule.level), rule.level
 
     predicted = execute(pattern, np.array(rows, dtype=np.int32), lexicon)
     for row, levels in zip(rows, predicted, strict=True):
-        for position, level in enumerate(levels):
-            matching = [rule for rule in by_precedence(pattern.rules) if matches(rule, row, position)]
-            expected = matching[-1].level if matching else 5
-            assert level == np.float32(expected) / 100
+        assert levels.tolist() == pytest.approx([expected(row, i) / 100 for i in range(len(row))], abs=1e-6)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Form = Literal["class", "like", "ending", "starting", "token"]
+Form = Literal["token", "starting", "ending", "like", "class"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
-# How much an atom says about a token, from least to most: `anything` says nothing at all.
+# How much an atom says about a token, from least to most; `anything` says nothing at all.
 SPECIFICITY: dict[Form, int] = {"class": 1, "like": 2, "ending": 3, "starting": 3, "token": 4}
 
 # Printed as they are, the class words are the bare words of the language (everything else is in quotes).

@@ -1,121 +1,96 @@
-"""Run a pattern on tokens: the level of the rule that says most about each position."""
+"""Run a pattern on tokens.
+
+Of the rules for one item of the sentence (a token, a spelling, a likeness, a class) the most specific that
+matches a position speaks for it. Where a rule names the token itself, that is the answer. Elsewhere each
+other item that speaks moves the prediction from the background to its level, so they add up; unless one of
+them says 0 ("not …"), which is then the answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.errors import InputError
-from nxtools.pattern.atoms import CLASSES, SPECIFICITY, Atom
+from nxtools.pattern.atoms import ANYTHING, Atom
+from nxtools.pattern.lexicon import Ids, Lexicon
 from nxtools.pattern.sentence import FULL, Pattern, Rule
 
-Mask = NDArray[np.bool_]
-
-
-class Lexicon:
-    """The texts of a tokenizer's ids, and which ids each atom of a pattern names.
-
-    Several ids may share a text; ids that the vocabulary leaves out match `anything` only. Build it once
-    for many patterns: what an atom names is looked up once. Not to be shared between threads.
-    """
-
-    def __init__(self, vocabulary: Mapping[int, str] | Sequence[str]) -> None:
-        if isinstance(vocabulary, Mapping):
-            self.texts = [vocabulary.get(id) for id in range(max(vocabulary, default=-1) + 1)]
-        else:
-            self.texts = list(vocabulary)
-        self._named: dict[Atom, NDArray[np.intp]] = {}
-
-    @cached_property
-    def _by_text(self) -> dict[str, list[int]]:
-        ids: dict[str, list[int]] = {}
-        for id, text in enumerate(self.texts):
-            if text is not None:
-                ids.setdefault(text, []).append(id)
-        return ids
-
-    def ids(self, atom: Atom) -> NDArray[np.intp]:
-        """The ids that `atom` names, ascending."""
-        named = self._named.get(atom)
-        if named is None:
-            named = self._named[atom] = np.array(self._find(atom), dtype=np.intp)
-        return named
-
-    def _find(self, atom: Atom) -> list[int]:
-        if atom.form == "token":
-            return self._by_text.get(atom.text, [])
-        if atom.form == "starting":
-            return [
-                id for id, text in enumerate(self.texts) if text is not None and text.startswith(atom.text)
-            ]
-        if atom.form == "ending":
-            return [id for id, text in enumerate(self.texts) if text is not None and text.endswith(atom.text)]
-        if atom.form == "class":
-            belongs = CLASSES[atom.text]
-            return [id for id, text in enumerate(self.texts) if text is not None and belongs(text)]
-        raise InputError(f"{atom} needs the subject's embedding")
+Levels = NDArray[np.float32]
 
 
 def execute(
     pattern: Pattern, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
-) -> NDArray[np.float32]:
-    """What `pattern` predicts for excerpts: float32 (E, T), as a share of the unit's maximum (-1 to 1).
+) -> Levels:
+    """What `pattern` predicts for excerpts: float32 (E, T), as a share of the scale (10 in print is 1).
 
-    `ids`: (E, T) token ids of excerpts. `vocabulary`: the text of each id, or a Lexicon made of it. Every row
-    stands alone: what came before its first token is not known, so no context reaches over it.
+    `ids`: (E, T) token ids of excerpts. `vocabulary`: the text of each id, or a Lexicon made of it, which
+    a pattern with `like` needs, with the subject's embedding. Every row stands alone: what came before its
+    first token is not known, so no context reaches over it.
+    Raises InputError for `like` without an embedding.
     """
     lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
-    rules = by_precedence(pattern.rules)
-    levels = np.array([pattern.otherwise, *(rule.level for rule in rules)], dtype=np.float32) / FULL
-    size = max(len(lexicon.texts), int(ids.max(initial=-1)) + 1)
-    winner = np.zeros(size, dtype=np.int32)  # by id: the last rule without a context that matches it
-    for number, rule in enumerate(rules, start=1):
-        if len(rule.steps) == 1:
-            winner[lexicon.ids(rule.current)] = number
-    won = winner[ids]
-    for number, rule in enumerate(rules, start=1):
-        if len(rule.steps) > 1:
+    size = max(len(lexicon), int(ids.max(initial=-1)) + 1)
+    rules_of: dict[Atom, list[Rule]] = {}
+    for rule in pattern.rules:
+        rules_of.setdefault(rule.current, []).append(rule)
+    named = [rule for atom, rules in rules_of.items() if atom.form == "token" for rule in rules]
+    predicted = np.full(ids.shape, pattern.otherwise, dtype=np.float32)
+    refused = np.zeros(ids.shape, dtype=bool)
+    for atom, rules in rules_of.items():
+        if atom.form != "token":
+            level, speaks = _most_specific(rules, ids, lexicon, size)
+            predicted += np.where(speaks, level - pattern.otherwise, 0)
+            refused |= speaks & (level == 0)
+    predicted[refused] = 0
+    if named:
+        level, speaks = _most_specific(named, ids, lexicon, size)
+        predicted = np.where(speaks, level, predicted)
+    return predicted / np.float32(FULL)
+
+
+def _most_specific(
+    rules: Iterable[Rule], ids: NDArray[np.integer], lexicon: Lexicon, size: int
+) -> tuple[Levels, NDArray[np.bool_]]:
+    """For each position the level of the most specific rule that matches, and whether one does.
+
+    Two rules for one item that are equally specific and both match: the stronger one, then the positive one.
+    """
+    ordered = sorted(rules, key=lambda rule: (rule.specificity, abs(rule.level), rule.level))
+    levels = np.array([0, *(rule.level for rule in ordered)], dtype=np.float32)
+    last = np.zeros(size, dtype=np.int32)  # by id: the last rule without a context that matches, from 1
+    for number, rule in enumerate(ordered, start=1):
+        if not rule.context:
+            last[_named(rule.current, lexicon, size)] = number
+    won = last[ids]
+    for number, rule in enumerate(ordered, start=1):
+        if rule.context:
             rows, columns = _matches(rule, ids, lexicon, size)
             won[rows, columns] = np.maximum(won[rows, columns], number)
-    predicted: NDArray[np.float32] = levels[won]
-    return predicted
+    return levels[won], won > 0
 
 
-def by_precedence(rules: Sequence[Rule]) -> list[Rule]:
-    """Rules so that of those that match a position the last one wins.
-
-    The more specific wins (see `Rule.specificity`); then the longer text of an ending or beginning; then
-    the stronger level; then the positive one.
-    """
-
-    def precedence(rule: Rule) -> tuple[object, ...]:
-        spelled = sum(
-            len(atom.text) for atom in rule.steps if SPECIFICITY[atom.form] == SPECIFICITY["ending"]
-        )
-        return (rule.specificity, spelled, abs(rule.level), rule.level)
-
-    return sorted(rules, key=precedence)
-
-
-def _matches(
-    rule: Rule, ids: NDArray[np.integer], lexicon: Lexicon, size: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _matches(rule: Rule, ids: NDArray[np.integer], lexicon: Lexicon, size: int) -> tuple[Ids, Ids]:
     """Rows and columns of the positions that end a match of `rule`."""
-    rows, columns = _among(ids, lexicon.ids(rule.current), size)[:, len(rule.context) :].nonzero()
+    rows, columns = _among(ids, rule.current, lexicon, size)[:, len(rule.context) :].nonzero()
     columns += len(rule.context)
     for back, atom in enumerate(reversed(rule.context), start=1):
-        matching = _among(ids[rows, columns - back], lexicon.ids(atom), size)
+        matching = _among(ids[rows, columns - back], atom, lexicon, size)
         rows, columns = rows[matching], columns[matching]
     return rows, columns
 
 
-def _among(ids: NDArray[np.integer], named: NDArray[np.intp], size: int) -> Mask:
+def _among(ids: NDArray[np.integer], atom: Atom, lexicon: Lexicon, size: int) -> NDArray[np.bool_]:
+    named = _named(atom, lexicon, size)
     if len(named) == 1:
         return np.asarray(ids == named[0])
     mask = np.zeros(size, dtype=bool)
     mask[named] = True
-    among: Mask = mask[ids]
+    among: NDArray[np.bool_] = mask[ids]
     return among
+
+
+def _named(atom: Atom, lexicon: Lexicon, size: int) -> Ids:
+    """Ids of an atom; `anything` also takes the ids that have no text."""
+    return np.arange(size) if atom == ANYTHING else lexicon.ids(atom)

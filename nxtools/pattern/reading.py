@@ -152,9 +152,14 @@ class _Reader:
     # -- its parts
 
     def _items(self) -> list[Atom]:
+        """Atoms of a list; `like`, `starting` and `ending` hold for the quoted texts that follow them."""
         items = [self._atom()]
         while self._joined():
-            items.append(self._atom())
+            form = items[-1].form
+            if self._next("string") and form != "class":
+                items.append(Atom(form, self._string()))
+            else:
+                items.append(self._atom())
         return items
 
     def _contexts(self) -> list[Context]:

@@ -1,7 +1,7 @@
 """A pattern: rules that give tokens a level, and the one sentence that says them.
 
 A rule names the current token and, if it likes, the tokens just before it; its level is in hundredths of
-the unit's maximum (printed 0 to 10). The sentence gathers rules that say the same into groups, so it is
+the pattern's scale (printed 0 to 10). The sentence gathers rules that say the same into groups, so it is
 shorter than the list of rules, but it says exactly those rules: reading it back gives an equal pattern.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nxtools.errors import InputError
-from nxtools.pattern.atoms import Atom
+from nxtools.pattern.atoms import FORMS, Atom, quote
 
 Context = tuple[Atom, ...]  # what stands just before the current token, in the order of the text
 
-FULL = 100  # the level of the unit's maximum
+FULL = 100  # the level that is printed as 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Rule:
         return self.steps[:-1]
 
     @property
-    def specificity(self) -> tuple[int, ...]:
+    def specificity(self) -> tuple[tuple[int, ...], int]:
         """Compared position by position, from the current token backwards: who says more wins."""
         ranks = [atom.specificity for atom in reversed(self.steps)]
         while ranks and not ranks[-1]:  # leading `anything` only asks that a token stands there
             ranks.pop()
-        return (*ranks, len(self.steps))
+        return tuple(ranks), len(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,15 @@ def _grouped(rules: Iterable[Rule]) -> tuple[Group, ...]:
     for item, by_context in levels.items():
         alike.setdefault(frozenset(by_context.items()), []).append(item)
     groups = [
-        Group(tuple(items), levels[items[0]].get(()), _by_level(levels[items[0]])) for items in alike.values()
+        Group(_tokens_first(items), levels[items[0]].get(()), _by_level(levels[items[0]]))
+        for items in alike.values()
     ]
     return tuple(sorted(groups, key=lambda group: (group.peak < 0, -abs(group.peak))))
+
+
+def _tokens_first(items: Iterable[Atom]) -> tuple[Atom, ...]:
+    """Tokens, then each spelling and likeness, then classes: `like` is said once for all that follow."""
+    return tuple(sorted(items, key=lambda item: FORMS.index(item.form)))
 
 
 def _by_level(by_context: Mapping[Context, int]) -> tuple[tuple[int, tuple[Context, ...]], ...]:
@@ -129,7 +135,7 @@ def _by_level(by_context: Mapping[Context, int]) -> tuple[tuple[int, tuple[Conte
 
 def _say(group: Group, sign: int) -> str:
     """One group in the part of its sign: there, plain numbers have that sign."""
-    items = _any_of(map(str, group.items))
+    items = _any_of(_names(group.items))
     if len(group.after) + (group.level is not None) == 1:  # one level: no need for a list of them
         if group.level is not None:
             return f"{items} ({_number(group.level, sign)})" if group.level else f"not {items}"
@@ -143,6 +149,13 @@ def _say(group: Group, sign: int) -> str:
     if group.level is not None:
         parts[1] = "but " + parts[1]
     return f"{items} ({', '.join(parts)})"
+
+
+def _names(items: Iterable[Atom]) -> Iterable[str]:
+    form = None
+    for item in items:
+        yield quote(item.text) if item.form == form and form != "class" else str(item)
+        form = item.form
 
 
 def _contexts(contexts: Iterable[Context]) -> str:

@@ -1,0 +1,97 @@
+"""The texts of a tokenizer's ids, and which ids each atom of a pattern names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
+from nxtools.pattern.atoms import CLASSES, Atom
+
+Ids = NDArray[np.intp]
+
+# Centred embeddings of two tokens that have nothing to do with each other have a cosine of about
+# 0 +- 1/sqrt(dimensions); from this many of those deviations on, they are alike.
+ALIKE = 4.0
+
+
+class Lexicon:
+    """The texts of a tokenizer's ids, looked up by atom.
+
+    Several ids may share a text: they are one token here. Ids that the vocabulary leaves out match `anything`
+    only. `embedding`: (ids, dimensions), the subject's own, for `like`. Build it once for many patterns: what
+    an atom names is looked up once. Not to be shared between threads.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[int, str] | Sequence[str],
+        embedding: NDArray[np.floating] | None = None,
+    ) -> None:
+        if isinstance(vocabulary, Mapping):
+            self.texts = [vocabulary.get(id) for id in range(max(vocabulary, default=-1) + 1)]
+        else:
+            self.texts = list(vocabulary)
+        self._by_text: dict[str, list[int]] = {}
+        for id, text in enumerate(self.texts):
+            if text is not None:
+                self._by_text.setdefault(text, []).append(id)
+        self._named: dict[Atom, Ids] = {}
+        self._directions = None if embedding is None else _directions(embedding)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def has_embedding(self) -> bool:
+        return self._directions is not None
+
+    def ids(self, atom: Atom) -> Ids:
+        """The ids that `atom` names, ascending. Raises InputError for `like` when there is no embedding."""
+        named = self._named.get(atom)
+        if named is None:
+            named = self._named[atom] = np.array(self._find(atom), dtype=np.intp)
+        return named
+
+    def one_per_text(self) -> Ids:
+        """(ids,): for each id the first one that has the same text; itself where it has none."""
+        first = np.arange(len(self.texts))
+        for ids in self._by_text.values():
+            first[ids] = ids[0]
+        return first
+
+    def likeness(self, ids: Ids, others: Ids) -> NDArray[np.bool_]:
+        """(ids, others): whether the embeddings of two tokens are alike."""
+        if self._directions is None:
+            raise InputError("`like` needs the subject's embedding")
+        cosines = self._directions[ids] @ self._directions[others].T
+        alike: NDArray[np.bool_] = cosines * np.sqrt(self._directions.shape[1]) >= ALIKE
+        return alike
+
+    def _find(self, atom: Atom) -> Sequence[int] | Ids:
+        exact = self._by_text.get(atom.text, [])
+        if atom.form == "token":
+            return exact
+        if atom.form == "like":
+            if self._directions is not None and not exact:
+                return []
+            within = np.arange(0 if self._directions is None else len(self._directions))
+            return np.flatnonzero(self.likeness(np.array(exact[:1], dtype=np.intp), within)[0])
+        if atom.form == "starting":
+            return [
+                id for id, text in enumerate(self.texts) if text is not None and text.startswith(atom.text)
+            ]
+        if atom.form == "ending":
+            return [id for id, text in enumerate(self.texts) if text is not None and text.endswith(atom.text)]
+        belongs = CLASSES[atom.text]
+        return [id for id, text in enumerate(self.texts) if text is not None and belongs(text)]
+
+
+def _directions(embedding: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows of length 1 around the mean: what all tokens share says nothing about likeness."""
+    centred = embedding.astype(np.float32) - embedding.mean(axis=0, dtype=np.float32)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = centred / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return directions

@@ -28,22 +28,22 @@ from nxtools.subject.pydoc import documents
 
 END = "<|endoftext|>"  # stands in front of every document
 VOCABULARY, CONTEXT, LAYERS, WIDTH, HEADS = 2000, 128, 4, 128, 4
-BATCH, WARM_UP = 32, 100
+BATCH, WARM_UP = 16, 100
 
 
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
     parser.add_argument("--activation", choices=["gelu", "relu", "topk"], default="gelu")
     parser.add_argument("--keep", type=int, default=32, help="activations per token that topk keeps (of 512)")
-    parser.add_argument("--steps", type=int, default=4000, help=f"of {BATCH} x {CONTEXT} tokens")
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--steps", type=int, default=5000, help=f"of {BATCH} x {CONTEXT} tokens")
+    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate", action="store_true", help="measure on training documents set aside")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 # -- text and tokens
@@ -81,13 +81,6 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    tokenizer.save_pretrained(folder)
-    # transformers 5 writes a class name that version 4 does not know; both know this one.
-    settings = folder / "tokenizer_config.json"
-    settings.write_text(settings.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def to_tokens(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
@@ -164,6 +157,7 @@ def build_model(
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=0.0,  # with it, CPUs have no fused attention and a step takes a third longer
+        initializer_range=0.06,  # GPT-2's 0.02 is for widths of 768 and more
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
@@ -211,8 +205,20 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / WARM_UP) * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def main() -> None:
-    chosen = options()
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """In half precision; the model keeps the rounded weights, so that what is measured is what was saved."""
+    model.half().save_pretrained(folder)
+    model.float()
+    if isinstance(model, TopKGPT2LMHeadModel):
+        shutil.copy(Path(__file__).with_name("modeling_topk.py"), folder)
+    tokenizer.save_pretrained(folder)
+    # transformers 5 writes a class name that version 4 does not know; both know this one.
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = options(arguments)
     torch.manual_seed(chosen.seed)
     learn, measure = read_documents(chosen.validate)
     tokenizer = train_tokenizer(learn)
@@ -225,11 +231,7 @@ def main() -> None:
 
     train_model(model, train, chosen.steps, chosen.lr, chosen.seed)
 
-    model.half().save_pretrained(chosen.out)
-    save_tokenizer(tokenizer, chosen.out)
-    if chosen.activation == "topk":
-        shutil.copy(Path(__file__).with_name("modeling_topk.py"), chosen.out)
-    model.float()  # measured with the weights as they were saved, rounded to half precision
+    save(model, tokenizer, chosen.out)
     print("\n| nats per token | all of it | paragraphs not in the training text |\n|---|---|---|")
     for name, loss in (("unigram", unigram_loss), ("bigram", bigram_loss)):
         print(f"| {name} | {loss(train, test):.3f} | {loss(train, fresh):.3f} |")

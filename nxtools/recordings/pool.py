@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from nxtools.arrays import decode_rows, pack, unpack
@@ -19,33 +20,34 @@ from nxtools.records import SETS
 OpenBlob = Callable[[str], memoryview]
 
 
-def pack_tokens(layer: Layer, order: NDArray[np.int64], vocabulary: list[str]) -> bytes:
+def pack_tokens(layer: Layer, order: NDArray[np.int64]) -> bytes:
     """The pool's tokens and names, excerpts in the pool's order. The same for all layers of a run."""
     corpus = layer.corpus
-    ids = np.stack([corpus.ids(excerpt) for excerpt in order.tolist()])
-    used = np.unique(ids)
     return pack(
         {
-            "ids": ids,
+            "ids": np.stack([corpus.ids(excerpt) for excerpt in order.tolist()]),
             "set": corpus.gather("set")[order],
             "excerpt": corpus.gather("id")[order],
-            "vocabulary.ids": used,
         },
-        {
-            "vocabulary": [vocabulary[token] for token in used.tolist()],
-            "documents": [corpus.document(excerpt) for excerpt in order.tolist()],
-        },
+        {"documents": [corpus.document(excerpt) for excerpt in order.tolist()]},
     )
 
 
 def pack_places(
-    tokens: str, blobs: list[str], source: NDArray[np.int32], place: NDArray[np.int32], sizes: list[int]
+    tokens: str,
+    vocabulary: str,
+    blobs: list[str],
+    source: NDArray[np.int32],
+    place: NDArray[np.int32],
+    sizes: list[int],
 ) -> bytes:
     """Where one layer's activations on the pool lie: excerpt i is at `place[i]` of recording `source[i]`.
 
+    `vocabulary`: the blob with the text of every token of the subject, which the line itself need not have.
     `sizes`: excerpts of each set in all the text, out of which the pool was drawn.
     """
-    return pack({"source": source, "place": place}, {"tokens": tokens, "recordings": blobs, "sizes": sizes})
+    facts = {"tokens": tokens, "vocabulary": vocabulary, "recordings": blobs, "sizes": sizes}
+    return pack({"source": source, "place": place}, facts)
 
 
 class Pool:
@@ -58,9 +60,7 @@ class Pool:
         self.sizes: list[int] = facts["sizes"]
         self.documents: list[str] = names["documents"]
         self._ids, self._set, self._names = tokens["ids"], tokens["set"], tokens["excerpt"]
-        self.vocabulary: dict[int, str] = dict(
-            zip(tokens["vocabulary.ids"].tolist(), names["vocabulary"], strict=True)
-        )
+        self.vocabulary: list[str] = orjson.loads(bytes(open_blob(facts["vocabulary"])))  # by token id
         self._source, self._place = places["source"], places["place"]
         self._parts = [unpack(open_blob(blob))[0] for blob in facts["recordings"]]
 

@@ -105,9 +105,11 @@ class Run:
         excerpt, source, place = layer.pool_places()
         where = np.argsort(excerpt)[np.searchsorted(np.sort(excerpt), order)]
         sizes = np.bincount(self._corpus.gather("set"), minlength=len(SETS)).tolist()
-        tokens = self._put(pack_tokens(layer, order, self._vocabulary))
+        tokens = self._put(pack_tokens(layer, order))
         blobs = [line["blob"] for line in lines]
-        return self._put(pack_places(tokens, blobs, source[where], place[where], sizes))
+        vocabulary = self._first["vocabulary"]
+        places = pack_places(tokens, vocabulary, blobs, source[where], place[where], sizes)
+        return self._put(places)
 
 
 def _marks(layer: Layer, unit: int) -> Record:

@@ -1,0 +1,43 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test check bench bless clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+export NXTOOLS_CACHE ?= $(CURDIR)/$(DEMO)/cache
+
+# What the demo needs, and what the tests need on top.
+$(VENV)/base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/base
+	mkdir -p $(DEMO)
+	PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	nx-record --subject samples/pydoc-1m python-docs | nx-top | nx-explain | nx-score -o $(DEMO)/scored.jsonl
+	$(BIN)/python samples/show.py $(DEMO)/scored.jsonl
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/run.py
+
+bless: $(VENV)/dev
+	$(BIN)/python -m pytest tests/test_golden.py --bless
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

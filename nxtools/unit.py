@@ -1,0 +1,69 @@
+"""A unit line as the science sees it: arrays by set, and the random pool where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nxtools.records import SETS, Table, excerpts_of, sign_of, tabulate, unit_name
+from nxtools.stream import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nxtools.recordings.pool import Pool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The excerpts of one set on a unit line, n of them."""
+
+    table: Table  # (n, tokens)
+    picks: tuple[str, ...]
+    documents: tuple[str, ...]
+    excerpts: tuple[str, ...]
+
+    def question(self) -> dict[str, Any]:
+        """What an answer that depends on these excerpts depends on."""
+        return {"ids": self.table.ids, "activations": self.table.activations, "picks": list(self.picks)}
+
+
+class Unit:
+    """`name` tells it from every other unit of every subject; `vocabulary` has the texts of all its tokens."""
+
+    def __init__(self, record: Record) -> None:
+        unit = record["unit"]
+        self.sign = sign_of(record)
+        self.short_name = unit_name(record)
+        self.layer = int(unit["layer"])
+        self.name = " ".join(
+            str(unit.get(part, "")) for part in ("fingerprint", "site", "layer", "index", "sign")
+        )
+        pool = record.get("pool")
+        self.pool: dict[str, Any] | None = pool if isinstance(pool, dict) and "blob" in pool else None
+        self._sets = {name: excerpts_of(record, [name]) for name in SETS}
+        self._shown: dict[str, Shown] = {}
+
+    def shown(self, which: str) -> Shown:
+        """The excerpts of a set. InputError when they cannot be read."""
+        if which not in self._shown:
+            excerpts = self._sets[which]
+            self._shown[which] = Shown(
+                tabulate(excerpts),
+                tuple(str(e["pick"]) for e in excerpts),
+                tuple(str(e.get("document", e.get("id", place))) for place, e in enumerate(excerpts)),
+                tuple(str(e.get("id", "")) for e in excerpts),
+            )
+        return self._shown[which]
+
+    @cached_property
+    def vocabulary(self) -> dict[int, str]:
+        return {id: text for which in SETS for id, text in self.shown(which).table.vocabulary.items()}
+
+    def pooled(self, pool: Pool | None, which: str) -> NDArray[np.float32] | None:
+        """The unit's activations (excerpts, tokens) on a set's part of the pool."""
+        if pool is None or self.pool is None:
+            return None
+        return pool.activations(int(self.pool["column"]), which)

@@ -34,30 +34,36 @@ def excerpt_sums(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
         present -= np.bincount(left_out // truth.shape[-1], minlength=present.size).reshape(present.shape)
     out[..., 0] = present
     with np.errstate(invalid="ignore"):  # infinities become NaN here and an absent score later
-        t = _centred(truth, left_out, present)
-        p = _centred(predicted, left_out, present)
+        t, t_mean = _centred(truth, left_out, present)
+        p, p_mean = _centred(predicted, left_out, present)
         out[..., 1] = t.sum(-1)
         out[..., 2] = p.sum(-1)
         np.einsum("...t,...t->...", t, t, out=out[..., 3])
         np.einsum("...t,...t->...", p, p, out=out[..., 4])
         np.einsum("...t,...t->...", t, p, out=out[..., 5])
+    _clear_rounding(out, (1, 3, 5), t_mean)
+    _clear_rounding(out, (2, 4, 5), p_mean)
     return out
 
 
-def _centred(values: NDArray[Any], left_out: NDArray[np.intp], present: Floats) -> Floats:
-    """Values less their mean over the last two axes; 0 where left out, all 0 where only rounding is left."""
+def _centred(values: NDArray[Any], left_out: NDArray[np.intp], present: Floats) -> tuple[Floats, Floats]:
+    """Values less their mean over the last two axes, 0 where left out; and the means."""
     out: Floats = values.astype(np.float64, order="C")
     flat = out.reshape(-1)
     flat[left_out] = 0.0
-    count = np.maximum(present.sum(-1), 1.0)
-    mean = out.reshape(*count.shape, -1).sum(-1) / count
+    mean: Floats = out.reshape(*out.shape[:-2], -1).sum(-1) / np.maximum(present.sum(-1), 1.0)
     out -= mean[..., None, None]
     flat[left_out] = 0.0
-    square = np.einsum("...et,...et->...", out, out)
-    rounding = square <= _ROUNDING * count * mean**2
-    if rounding.any():
-        out[rounding] = 0.0
-    return out
+    return out, mean
+
+
+def _clear_rounding(sums: Floats, columns: tuple[int, int, int], mean: Floats) -> None:
+    """Sets the sums of values that are all as good as their mean to exactly 0."""
+    square = sums[..., columns[1]].sum(-1)
+    constant = square <= _ROUNDING * sums[..., 0].sum(-1) * mean**2
+    if constant.any():
+        for column in columns:
+            sums[constant, :, column] = 0.0
 
 
 def correlation(sums: Floats) -> Floats:

@@ -33,7 +33,7 @@ _ALWAYS = ("top_and_random", "top_only", "random_only")
 _PICKS = ("top", "random", "bottom", "pool")  # each has its own seed, whatever others there are
 
 # Computed together, so that the arrays stay in the second-level cache.
-_POSITIONS = 32_768
+_POSITIONS = 12_800
 _UNITS = 32
 
 

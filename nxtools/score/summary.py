@@ -4,8 +4,8 @@ Two things are random in a mean over units: which units there are, and which doc
 Units share documents, so resampling units alone makes intervals too narrow. Both are reweighted here at once,
 each unit and each document by an exponential weight of its own in every draw (Owen and Eckles 2012,
 "Bootstrapping data arrays of arbitrary order"; Rubin 1981, "The Bayesian bootstrap"). That is somewhat too
-wide where units share little. A weight is a function of the name and the draw, so units stream through, and of
-each unit only its values stay.
+wide where units share little. A weight is a function of the name and the draw: units stream through, and
+only the values of each stay.
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ _PENDING = 64  # scores that are reweighted together: 64 x 6 x 200 doubles stay 
 
 
 class Mean:
-    """The mean of one figure over some units, with the 95% interval value ± margin."""
+    """The mean of one figure over some units, with the 95% interval value ± margin.
 
-    def __init__(self, parts: Iterable[Mean] = ()) -> None:
+    documents: how many the units share.
+    """
+
+    def __init__(self, parts: Iterable[Mean] = (), documents: int = 0) -> None:
+        self.documents = documents
         self.values = array("d")
         self.absent: Counter[str] = Counter()
         self._weighted = np.zeros(DRAWS)  # Σ weight x replicate over the units, by draw
@@ -61,12 +65,12 @@ class Mean:
 
     @property
     def margin(self) -> float | None:
-        """None for fewer than two units."""
-        n = len(self.values)
+        """None for fewer than two units or two documents."""
+        n = min(len(self.values), self.documents)
         if n < 2:
             return None
         spread = float(np.std(self._weighted / self._weight, ddof=1))
-        # Exponential weights give a mean (n - 1) / (n + 1) of its variance.
+        # Exponential weights give the mean of n values (n - 1) / (n + 1) of its variance.
         return student(min(n - 1, 1000)) * spread * math.sqrt((n + 1) / (n - 1))
 
     def over(self, threshold: float) -> float | None:
@@ -97,6 +101,7 @@ class Summary:
         self._means: dict[tuple[str, str], dict[int, Mean]] = {
             (name, figure): defaultdict(Mean) for name in series for figure in SUMMARISED
         }
+        self._documents: set[str] = set()
         self._pending: list[tuple[str, int, Scored]] = []
 
     def add(self, series: str, layer: int, scored: Scored) -> None:
@@ -115,7 +120,8 @@ class Summary:
         """The mean of a figure, over one layer or over all."""
         self._settle()
         by_layer = self._means[series, figure]
-        return Mean(by_layer[number] for number in sorted(by_layer) if layer in (None, number))
+        parts = (by_layer[number] for number in sorted(by_layer) if layer in (None, number))
+        return Mean(parts, len(self._documents))
 
     def layers(self) -> list[int]:
         self._settle()
@@ -127,6 +133,7 @@ class Summary:
         for series, layer, scored in self._pending:
             sizes = tuple((pick, len(rows)) for pick, rows in scored.sums.items())
             shapes[sizes].append((series, layer, scored))
+            self._documents.update(*scored.documents.values())
         self._pending.clear()
         for members in shapes.values():
             self._settle_block(members)
@@ -134,7 +141,7 @@ class Summary:
     def _settle_block(self, members: Sequence[tuple[str, int, Scored]]) -> None:
         units = [scored for _, _, scored in members]
         resampled = {pick: _resampled(units, pick) for pick in units[0].sums}
-        weights = _weights(["unit " + unit.name for unit in units])
+        weights = _weights([unit.name for unit in units], "unit")
         places: dict[tuple[str, int], list[int]] = defaultdict(list)
         for i, (series, layer, _) in enumerate(members):
             places[series, layer].append(i)
@@ -165,7 +172,7 @@ class Summary:
             "failed": self.failed[series],
             "over": {str(threshold): _rounded(main.over(threshold)) for threshold in THRESHOLDS},
             **{f: self.mean(series, f).as_dict() for f in SUMMARISED if self._means[series, f]},
-            "layers": {str(layer): layers[layer].as_dict() for layer in sorted(layers)},
+            "layers": {str(n): self.mean(series, "top_and_random", n).as_dict() for n in sorted(layers)},
         }
 
     def lines(self) -> list[str]:
@@ -210,41 +217,27 @@ def _rounded(share: float | None) -> float | None:
 
 
 def _resampled(units: Sequence[Scored], pick: str) -> Floats:
-    """The sums of each unit's excerpts of one pick, their documents reweighted: (units, 6, draws).
-
-    Weights are scaled to the number of excerpts, so that top and random ones keep their proportion.
-    """
-    shared: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, unit in enumerate(units):
-        shared[unit.documents[pick]].append(i)
-    out = np.empty((len(units), 6, DRAWS))
-    for documents, members in shared.items():
-        rows = np.concatenate([units[i].sums[pick].T for i in members])
-        out[members] = (rows @ _scaled(documents)).reshape(len(members), 6, DRAWS)
-    return out
+    """The sums of each unit's excerpts of one pick, their documents reweighted: (units, 6, draws)."""
+    documents = [unit.documents[pick] for unit in units]
+    sums = np.stack([unit.sums[pick].T for unit in units])
+    if len(set(documents)) == 1:  # the pool: one product for all units
+        weights = _weights(documents[0], "document")
+        return (sums.reshape(-1, sums.shape[2]) @ weights).reshape(len(units), 6, DRAWS)
+    weights = _weights([name for names in documents for name in names], "document")
+    return sums @ weights.reshape(len(units), -1, DRAWS)
 
 
-@lru_cache(maxsize=256)
-def _scaled(documents: tuple[str, ...]) -> Floats:
-    """Weights of the excerpts of a stratum, each that of its document: (excerpts, draws)."""
-    weights = _weights(["document " + document for document in documents])
-    weights *= len(documents) / weights.sum(0)
+def _weights(names: Sequence[str], kind: str) -> Floats:
+    """Exponential weights of documents or of units in every draw: (names, draws)."""
+    starts = np.array([_start(name, kind) for name in names], dtype=np.intp)
+    weights: Floats = _bank()[starts[:, None] + np.arange(DRAWS)]
     return weights
 
 
-def _weights(names: Sequence[str]) -> Floats:
-    """Exponential weights of documents or units in every draw: (names, draws)."""
-    bank = _bank()
-    out = np.empty((len(names), DRAWS))
-    for row, name in zip(out, names, strict=True):
-        start = _start(name)
-        row[:] = bank[start : start + DRAWS]
-    return out
-
-
 @lru_cache(maxsize=1 << 16)
-def _start(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") % _BANK
+def _start(name: str, kind: str) -> int:
+    digest = blake2b(f"{kind} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _BANK
 
 
 @lru_cache(maxsize=1)

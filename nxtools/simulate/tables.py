@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.integer[Any]]
 Activations = NDArray[np.float32]
 
-# How often each extreme excerpt (top, bottom) counts, a few among hundreds of random ones; validation chooses.
+# How often an extreme excerpt (top, bottom) counts, few beside hundreds of random ones; validation chooses.
 WEIGHTS = (1.0, 5.0)
 # How often each token counts as seen at the mean besides: rare tokens are mostly noise.
 PRIOR = 1.0
@@ -185,8 +185,8 @@ def _inline(
     return _Tally.of(_Numbered.of(numbers[rows].ravel()), activations[rows], size)
 
 
-# For each of WEIGHTS, the value of each token (weights, tokens), which of them are named (the same shape), and
-# the value of all others (weights,).
+# For each of WEIGHTS: the value of each token (weights, tokens), which tokens are named (the same shape), the
+# value of all others (weights,).
 _Values = tuple[Floats, NDArray[np.bool_], Floats]
 
 

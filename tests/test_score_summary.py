@@ -1,0 +1,193 @@
+"""The summary of a run: means, intervals that know units share documents, shares, absences, the table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nxtools.score import summary as module
+from nxtools.score.figures import Sample, Scored, score_block
+from nxtools.score.summary import Mean, Summary
+
+PICKS = ["top"] * 3 + ["random"] * 3
+
+
+def units(count=40, seed=0, documents=30, quality=None, prefix="") -> list[Scored]:
+    """Scores of units on documents drawn from a few; one that is hard to predict is so for all units."""
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(0.2, 2.0, documents)
+    skill = rng.uniform(0.3, 1.0, count) if quality is None else np.full(count, quality)
+    rows = np.stack([rng.permutation(documents)[: len(PICKS)] for _ in range(count)])
+    truth = rng.normal(size=(count, len(PICKS), 16))
+    predicted = skill[:, None, None] * truth + noise[rows][..., None] * rng.normal(size=truth.shape)
+    return score_block(
+        [
+            Sample(f"{prefix}unit {u}", truth[u], predicted[u], PICKS, [f"document {d}" for d in rows[u]])
+            for u in range(count)
+        ],
+        draws=0,
+    )
+
+
+def value(scored: Scored, figure="top_and_random") -> float:
+    return scored.figures[figure].value
+
+
+def constant(name: str) -> Scored:
+    truth = np.random.default_rng(0).normal(size=(6, 16))
+    return score_block([Sample(name, truth, np.zeros((6, 16)), PICKS, list("abcdef"))], draws=0)[0]
+
+
+def summarised(scores, layers=2) -> Summary:
+    summary = Summary(["pattern"])
+    for i, scored in enumerate(scores):
+        summary.add("pattern", i % layers, scored)
+    return summary
+
+
+def test_means_by_layer_and_overall():
+    scores = units()
+    summary = summarised(scores)
+    assert summary.layers() == [0, 1]
+    for layer, members in ((0, scores[::2]), (1, scores[1::2]), (None, scores)):
+        for figure in ("top_and_random", "random_only"):
+            mean = summary.mean("pattern", figure, layer)
+            assert mean.value == pytest.approx(np.mean([value(s, figure) for s in members]), abs=1e-12)
+            assert len(mean.values) == len(members)
+
+
+def test_series_stand_beside_each_other():
+    summary = Summary(["pattern", "null"])
+    scores, null = units(10), units(12, seed=1, quality=0.0)
+    for scored in scores:
+        summary.add("pattern", 0, scored)
+    for scored in null:
+        summary.add("null", 0, scored)
+    assert summary.mean("pattern", "top_and_random").value == pytest.approx(np.mean(list(map(value, scores))))
+    assert summary.mean("null", "top_and_random").value == pytest.approx(np.mean(list(map(value, null))))
+    with pytest.raises(ValueError, match="tabel is none of pattern, null"):
+        summary.add("tabel", 0, scores[0])
+
+
+def test_the_order_of_units_does_not_matter():
+    scores = [*units(150), constant("dead")]
+    order = np.random.default_rng(0).permutation(len(scores))
+    one, other = Summary(["pattern"]), Summary(["pattern"])
+    for i, scored in enumerate(scores):
+        one.add("pattern", i % 3, scored)
+    for i in order:
+        other.add("pattern", int(i) % 3, scores[i])
+    assert one.lines() == other.lines()
+    assert one.as_dict() == other.as_dict()
+
+
+def test_reading_in_between_changes_nothing():
+    scores = units(20)
+    summary = Summary(["pattern"])
+    for i, scored in enumerate(scores):
+        summary.add("pattern", i % 2, scored)
+        summary.lines()
+    assert summary.as_dict() == summarised(scores).as_dict()
+
+
+def test_absent_scores_are_counted_by_reason_and_never_averaged():
+    scores = units(4)
+    summary = summarised([*scores, constant("dead")], layers=1)
+    mean = summary.mean("pattern", "top_and_random")
+    assert mean.value == pytest.approx(np.mean(list(map(value, scores))))
+    assert mean.absent == {"constant prediction": 1}
+    record = summary.as_dict()["pattern"]["top_and_random"]
+    assert record["units"] == 4
+    assert record["absent"] == {"constant prediction": 1}
+    assert record["mean_absent_as_0"] == pytest.approx(sum(map(value, scores)) / 5, rel=1e-3)
+
+
+def test_shares_over_the_thresholds_count_absent_scores_as_not_over():
+    scores = [*units(30), constant("dead")]
+    over = summarised(scores).as_dict()["pattern"]["over"]
+    for threshold in (0.5, 0.7, 0.8, 0.9):
+        share = sum(value(s) > threshold for s in scores[:-1]) / 31
+        assert over[str(threshold)] == pytest.approx(share, abs=1e-4)
+
+
+def test_the_same_units_have_the_same_interval_whenever_they_are_scored():
+    assert summarised(units()).as_dict() == summarised(units()).as_dict()
+
+
+def test_one_unit_or_one_document_has_a_mean_and_no_interval():
+    single = score_block([Sample("u", *np.random.default_rng(0).random((2, 6, 16)), PICKS, ["one"] * 6)])
+    for scores in (units(1), single * 3):
+        record = summarised(scores).as_dict()["pattern"]["top_and_random"]
+        assert record["units"] == len(scores)
+        assert "interval" not in record
+
+
+def test_nothing_scored_is_nothing_said():
+    summary = Summary(["pattern"])
+    assert summary.mean("pattern", "pool").value is None
+    assert summary.lines() == [
+        "mean ± 95% (units)  pattern",
+        "absent              0",
+        "failed              0",
+    ]
+    summary.fail("pattern")
+    assert summary.as_dict()["pattern"]["failed"] == 1
+
+
+def test_the_table_is_aligned_and_every_mean_has_its_interval_and_number_of_units():
+    summary = Summary(["pattern", "null"])
+    for scored in units(10):
+        summary.add("pattern", 3, scored)
+        summary.add("null", 3, scored)
+    lines = summary.lines()
+    column = lines[0].index("null")
+    for line in lines[1:4]:
+        for cell in (line[lines[0].index("pattern") : column], line[column:]):
+            mean, margin, count = cell.split()
+            assert float(mean) == pytest.approx(float(mean))
+            assert margin.startswith("±")
+            assert count == "(10)"
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["layer 3", "top and random", "random only"]
+    assert json.loads(json.dumps(summary.as_dict())) == summary.as_dict()
+
+
+def test_weights_are_exponential_and_belong_to_their_names():
+    weights = module._weights([f"name {i}" for i in range(2000)], "unit")
+    assert weights.min() > 0
+    assert weights.mean() == pytest.approx(1.0, abs=0.02)
+    assert weights.var() == pytest.approx(1.0, abs=0.04)
+    assert np.array_equal(weights[7], module._weights(["name 7"], "unit")[0])
+    assert abs(np.corrcoef(weights[:50])[np.triu_indices(50, 1)]).max() < 0.4
+
+
+def test_a_mean_of_independent_values_has_the_textbook_interval():
+    """Without documents in play (replicates equal to values) the interval is Student's."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=12)
+    margins = []
+    for k in range(200):
+        mean = Mean(documents=100)
+        names = [f"unit {k} {i}" for i in range(12)]
+        mean.add(values.tolist(), module._weights(names, "unit"), np.repeat(values[:, None], module.DRAWS, 1))
+        margins.append(mean.margin)
+    textbook = 2.201 * values.std(ddof=1) / np.sqrt(12)
+    assert np.mean(margins) == pytest.approx(textbook, rel=0.05)
+
+
+@pytest.mark.parametrize(("documents", "least", "most"), [(12, 0.9, 0.98), (2000, 0.95, 1.0)])
+def test_intervals_of_means_hold_with_many_and_with_few_shared_documents(documents, least, most):
+    """In 95% of runs with other units and other documents the interval should hold the mean of all runs.
+
+    With few documents the interval over units alone holds it in fewer than half of them.
+    """
+    runs = [units(60, seed=run, documents=documents, quality=0.7, prefix=f"{run} ") for run in range(200)]
+    means = [summarised(run).mean("pattern", "top_and_random") for run in runs]
+    values = np.array([mean.values for mean in means])
+    truth = values.mean()
+    held = np.mean([abs(mean.value - truth) <= mean.margin for mean in means])
+    alone = abs(values.mean(1) - truth) <= 1.96 * values.std(1, ddof=1) / np.sqrt(60)
+    assert least <= held <= most
+    if documents == 12:
+        assert alone.mean() < 0.5

@@ -36,6 +36,7 @@ def pack_tokens(layer: Layer, order: NDArray[np.int64]) -> bytes:
 def pack_places(
     tokens: str,
     vocabulary: str,
+    embedding: str | None,
     blobs: list[str],
     source: NDArray[np.int32],
     place: NDArray[np.int32],
@@ -43,10 +44,16 @@ def pack_places(
 ) -> bytes:
     """Where one layer's activations on the pool lie: excerpt i is at `place[i]` of recording `source[i]`.
 
-    `vocabulary`: the blob with the text of every token of the subject, which the line itself need not have.
+    `vocabulary`, `embedding`: the blobs with every token's text and embedding.
     `sizes`: excerpts of each set in all the text, out of which the pool was drawn.
     """
-    facts = {"tokens": tokens, "vocabulary": vocabulary, "recordings": blobs, "sizes": sizes}
+    facts = {
+        "tokens": tokens,
+        "vocabulary": vocabulary,
+        "embedding": embedding,
+        "recordings": blobs,
+        "sizes": sizes,
+    }
     return pack({"source": source, "place": place}, facts)
 
 
@@ -61,6 +68,10 @@ class Pool:
         self.documents: list[str] = names["documents"]
         self._ids, self._set, self._names = tokens["ids"], tokens["set"], tokens["excerpt"]
         self.vocabulary: list[str] = orjson.loads(bytes(open_blob(facts["vocabulary"])))  # by token id
+        self.embedding: NDArray[np.float32] | None = None  # (ids, dimensions)
+        if facts["embedding"]:
+            rows, _ = unpack(open_blob(facts["embedding"]))
+            self.embedding = decode_rows(rows["row"], rows["scale"])
         self._source, self._place = places["source"], places["place"]
         self._parts = [unpack(open_blob(blob))[0] for blob in facts["recordings"]]
 

@@ -108,7 +108,8 @@ class Run:
         tokens = self._put(pack_tokens(layer, order))
         blobs = [line["blob"] for line in lines]
         vocabulary = self._first["vocabulary"]
-        places = pack_places(tokens, vocabulary, blobs, source[where], place[where], sizes)
+        embedding = self._first.get("embedding")
+        places = pack_places(tokens, vocabulary, embedding, blobs, source[where], place[where], sizes)
         return self._put(places)
 
 

@@ -180,6 +180,7 @@ def record(
     sides = {"keep": [want.top, want.spread], "sign": want.sign, "batch": want.batch}
     subject_question = {"weights": fingerprint, "dtype": model.dtype, **site}
     layers = _layers(store, want, subjects, subject_question)
+    embedding = _embedding(store, bulk, subjects, fingerprint)
     shards = _shards(plan, want)
     for number, (first, last) in enumerate(shards):
         questions = {
@@ -227,6 +228,7 @@ def record(
                 "near_duplicates": answer["near_duplicates"],
                 "plan": planned.blob,
                 "vocabulary": planned.vocabulary,
+                "embedding": embedding,
                 "blob": answer["blob"],
                 "question": _digest(questions[layer]),
                 "command": command,
@@ -251,6 +253,26 @@ class _Once:
         if self._subject is None:
             self._subject = self._model.load()
         return self._subject
+
+
+def _embedding(store: Store, bulk: Store, subjects: _Once, fingerprint: str) -> str:
+    """The blob with the subject's token embeddings (ids, dimensions) in float16, each over its own maximum.
+
+    Explanations say "tokens like this one" by it.
+    """
+    from nxtools.store import question_digest
+
+    question = question_digest("embedding", 1, {"weights": fingerprint})
+    stored = store.get(question)
+    if stored is not None and bulk.has(str(orjson.loads(stored))):
+        return str(orjson.loads(stored))
+    from nxtools.arrays import encode_rows, pack
+
+    weight = subjects.get().model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    rows, scale = encode_rows(weight.detach().float().cpu().numpy())  # type: ignore[union-attr]
+    blob = bulk.put_blob(pack({"row": rows, "scale": scale}), kind="plan", compress=False, required=True)
+    store.put(question, orjson.dumps(blob), kind="plan")
+    return blob
 
 
 def _layers(store: Store, want: Want, subjects: _Once, question: Record) -> list[int]:

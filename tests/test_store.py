@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nxtools.commands.cache import main as nx_cache_command
 from nxtools.errors import InputError
 from nxtools.store import MissingBlob, Store, default_path, file_digest, question_digest
 from nxtools.store import core as store_core
@@ -216,7 +218,7 @@ def test_an_answer_is_found_again_by_another_process(make: MakeStore) -> None:
     assert (second.hits, second.misses, second.writes) == (1, 0, 0)
 
 
-@settings(deadline=None, max_examples=25)  # every example waits for the disk
+@settings(deadline=None, max_examples=12)  # every example waits for the disk
 @given(st.lists(st.binary(max_size=200), max_size=8), st.sampled_from([0, 33_000, 70_000]))
 def test_any_bytes_come_back(answers: list[bytes], padding: int) -> None:
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
@@ -574,3 +576,75 @@ def test_clearing_leaves_nothing(make: MakeStore) -> None:
     store.remember("name", "value")
     assert clear(store).blobs == 2
     assert sizes(store) == {} and store.recall("name") is None and list(store.files.walk()) == []
+
+
+# nx-cache
+
+
+def nx_cache(*arguments: str) -> tuple[int, str]:
+    """Exit status and output."""
+    result = CliRunner().invoke(nx_cache_command, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_nx_cache_says_where_the_store_is_and_what_it_holds(make: MakeStore, tmp_path: Path) -> None:
+    place = str(tmp_path / "store")
+    status, said = nx_cache("--cache", place)
+    assert status == 0 and "nothing there yet" in said and not Path(place).exists()
+    with make() as store:
+        store.put(ask(1), SMALL, kind="score")
+        store.put_blob(NOISE, kind="recording")
+    status, said = nx_cache("--cache", place)
+    assert status == 0 and "recording" in said and "100 kB" in said
+    status, said = nx_cache("--cache", place, "--json")
+    record = json.loads(said)
+    assert record["path"] == place and record["answers"] == 1
+    assert record["kinds"]["recording"] == {"blobs": 1, "bytes": len(NOISE), "stored": len(NOISE)}
+
+
+def test_nx_cache_takes_its_place_from_the_environment(
+    make: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NXTOOLS_CACHE", str(tmp_path / "store"))
+    assert nx_cache()[1].startswith(str(tmp_path / "store"))
+
+
+def test_nx_cache_verifies_and_mends(make: MakeStore, tmp_path: Path) -> None:
+    place = str(tmp_path / "store")
+    with make() as store:
+        path = store.files.find(store.put_blob(NOISE, kind="recording"))
+    assert nx_cache("--cache", place, "verify")[0] == 0
+    assert path is not None
+    path.write_bytes(NOISE[:-1])
+    status, said = nx_cache("--cache", place, "verify")
+    assert status == 1 and "1 blob damaged" in said and "--mend" in said
+    assert nx_cache("--cache", place, "verify", "--mend")[0] == 0
+    status, said = nx_cache("--cache", place, "verify", "--json")
+    assert status == 0 and json.loads(said)["damaged"] == []
+
+
+def test_nx_cache_collects_what_it_is_told_to(make: MakeStore, tmp_path: Path) -> None:
+    place = str(tmp_path / "store")
+    with make() as store:
+        store.put_blob(NOISE, kind="recording")
+        store.put(ask(1), SMALL, kind="score")
+    assert nx_cache("--cache", place, "gc")[0] == 2
+    assert nx_cache("--cache", place, "gc", "--older-than", "soon")[0] == 2
+    assert "0 blobs removed" in nx_cache("--cache", place, "gc", "--older-than", "30d")[1]
+    assert "1 blob would go" in nx_cache("--cache", place, "gc", "--max-size", "50k", "--dry-run")[1]
+    arguments = ("--cache", place, "gc", "--older-than", "0d", "--kind", "recording", "--json")
+    assert json.loads(nx_cache(*arguments)[1]) == {
+        "blobs": 1,
+        "stored": len(NOISE),
+        "kinds": {"recording": 1},
+    }
+    assert make().get(ask(1)) == SMALL
+
+
+def test_nx_cache_clears_only_when_it_is_sure(make: MakeStore, tmp_path: Path) -> None:
+    place = str(tmp_path / "store")
+    make().put(ask(1), SMALL, kind="score")
+    assert nx_cache("--cache", place, "clear")[0] == 2  # nobody to ask
+    assert make().get(ask(1)) == SMALL
+    assert nx_cache("--cache", place, "clear", "--yes")[0] == 0
+    assert make().get(ask(1)) is None

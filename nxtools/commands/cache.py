@@ -78,10 +78,8 @@ def show(cache: str | None, as_json: bool) -> int:
         answers = count_answers(store) if there else 0
         free = store.free_bytes()
     lines = [f"{store.path}{'' if there else ' (nothing there yet)'}"]
-    lines += [
-        f"  {kind:<16} {kinds[kind].blobs:>12,} blobs {human(kinds[kind].stored):>10}" for kind in kinds
-    ]
-    lines.append(f"{answers:,} questions have their answer here; {human(free)} are free on this disk")
+    lines += [f"  {kind:<16}{blobs(size.blobs):>16}{human(size.stored):>12}" for kind, size in kinds.items()]
+    lines.append(f"answers to {answers:,} questions; {human(free)} free on this disk")
     sizes_by_kind = {kind: dataclasses.asdict(size) for kind, size in kinds.items()}
     record = {"path": str(store.path), "kinds": sizes_by_kind, "answers": answers, "free_bytes": free}
     say(record if as_json else lines)
@@ -103,7 +101,9 @@ def verify_command(cache: str | None, mend: bool, as_json: bool) -> int:
     else:
         faults = list(findings(found))
         verdict = "mended" if mend else "nx-cache verify --mend mends this"
-        whole = f"{found.blobs:,} blobs ({human(found.bytes)}) and {found.answers:,} answers were read"
+        whole = (
+            f"read {blobs(found.blobs)} ({human(found.bytes)}), the answers to {found.answers:,} questions"
+        )
         say([whole, *faults, verdict if faults else "all is well"])
     return 0 if mend or found.is_whole else EXIT_SOME_FAILED
 
@@ -111,13 +111,13 @@ def verify_command(cache: str | None, mend: bool, as_json: bool) -> int:
 def findings(found: Verified) -> list[str]:
     """What is wrong, a line for each sort of fault."""
     counted = {
-        "damaged blobs": len(found.damaged),
-        "blobs whose file is gone": len(found.missing),
-        "whole files that are not listed": len(found.unlisted),
-        "answers whose blob is gone": found.dangling,
-        "files left half written by commands that were killed": found.abandoned,
+        "damaged": len(found.damaged),
+        "whose file is gone": len(found.missing),
+        "whole, but not listed": len(found.unlisted),
+        "named by an answer, but gone": found.dangling,
+        "left half written by a command that was killed": found.abandoned,
     }
-    lines = [f"  {count:,} {what}" for what, count in counted.items() if count]
+    lines = [f"  {blobs(count)} {what}" for what, count in counted.items() if count]
     return lines if found.database == "ok" else [f"  the database is damaged: {found.database}", *lines]
 
 
@@ -175,8 +175,8 @@ def open_store(cache: str | None) -> Store:
 
 
 def report(gone: Collected, verb: str, as_json: bool) -> None:
-    kinds = [f"  {kind:<16} {count:>12,} blobs" for kind, count in sorted(gone.kinds.items())]
-    lines = [*kinds, f"{gone.blobs:,} blobs {verb}, {human(gone.stored)}"]
+    kinds = [f"  {kind:<16}{blobs(count):>16}" for kind, count in sorted(gone.kinds.items())]
+    lines = [*kinds, f"{blobs(gone.blobs)} {verb}, {human(gone.stored)}"]
     say(dataclasses.asdict(gone) if as_json else lines)
 
 
@@ -187,6 +187,10 @@ def say(what: dict[str, Any] | list[str]) -> None:
         click.echo(orjson.dumps(what))
     else:
         click.echo("\n".join(what))
+
+
+def blobs(count: int) -> str:
+    return f"{count:,} blob{'' if count == 1 else 's'}"
 
 
 def human(count: float) -> str:

@@ -168,8 +168,9 @@ class Store:
                     found[question] = answer
             if len(self._used) >= _BATCH_ANSWERS:
                 self._note_uses()
-        self.hits += len(found)
-        self.misses += len(wanted) - len(found)
+        with self.session.lock:
+            self.hits += len(found)
+            self.misses += len(wanted) - len(found)
         return found
 
     def put(self, question: str, answer: bytes, *, kind: str) -> None:
@@ -309,9 +310,11 @@ class Store:
                         self._keep([item], kind, compress=compress, required=required)
                     return None
                 return self._fail(error, len(rows), required=required)
-            self._fresh.update(question for question, _, _ in items if question is not None)
-        self.writes += len(rows)
-        self.bytes_written += sum(row[4] for row in rows)
+            if self.mode == "refresh":
+                self._fresh.update(question for question, _, _ in items if question is not None)
+        with self.session.lock:
+            self.writes += len(rows)
+            self.bytes_written += sum(row[4] for row in rows)
         return None
 
     def _make_ready(self, *, urgent: bool) -> None:

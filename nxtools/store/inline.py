@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import zstandard
 
 # SQLite and files tie near 20 kB a value; at 100 kB files win 2.3 times.
 INLINE_BYTES = 32 << 10
@@ -24,7 +21,7 @@ def pays(size: int, compressed_size: int) -> bool:
 def pack(data: memoryview) -> tuple[bytes, bool]:
     """The bytes to store, and whether they are compressed."""
     if len(data) >= _WORTH_TRYING:
-        packed = _zstd.compressor.compress(data)
+        packed = _zstd.compress(data)
         if pays(len(data), len(packed)):
             return packed, True
     return bytes(data), False
@@ -36,31 +33,31 @@ def unpack(data: object, compressed: object) -> bytes | None:
         return None
     if not compressed:
         return data
-    import zstandard
-
+    frame_content_size, decompress, error = _zstd.reading
     try:
         # A damaged header may ask for any amount of memory.
-        if 0 <= zstandard.frame_content_size(data) <= INLINE_BYTES:
-            return _zstd.decompressor.decompress(data)
-    except zstandard.ZstdError:
+        if 0 <= frame_content_size(data) <= INLINE_BYTES:
+            return decompress(data)
+    except error:
         pass
     return None
 
 
 class _Zstd(threading.local):
-    """Neither object may be used by two threads at a time."""
+    """What zstandard offers, imported when it is needed, for one thread: none may share its objects."""
 
     @cached_property
-    def compressor(self) -> zstandard.ZstdCompressor:
+    def compress(self) -> Callable[[memoryview], bytes]:
         import zstandard
 
-        return zstandard.ZstdCompressor(level=3)
+        return zstandard.ZstdCompressor(level=3).compress
 
     @cached_property
-    def decompressor(self) -> zstandard.ZstdDecompressor:
+    def reading(self) -> tuple[Callable[[bytes], int], Callable[[bytes], bytes], type[Exception]]:
+        """How large the content of a frame says it is, the content, and what is raised for no frame."""
         import zstandard
 
-        return zstandard.ZstdDecompressor()
+        return zstandard.frame_content_size, zstandard.ZstdDecompressor().decompress, zstandard.ZstdError
 
 
 _zstd = _Zstd()

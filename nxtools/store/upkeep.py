@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +66,7 @@ class Collected:
 
     blobs: int = 0
     stored: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)  # blobs by kind
+    kinds: dict[str, int] = field(default_factory=dict)  # blobs by kind
 
 
 def sizes(store: Store) -> dict[str, Size]:
@@ -203,7 +202,7 @@ def collect(
         for _, _, kind, _, stored, _ in page if dry_run else _remove(store, page, questions):
             collected.blobs += 1
             collected.stored += stored
-            collected.kinds[kind] += 1
+            collected.kinds[kind] = collected.kinds.get(kind, 0) + 1
     if not dry_run:
         _give_pages_back(store)
         for path in store.files.abandoned():

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -110,12 +110,14 @@ def test_shapes_must_agree():
 values = arrays(np.float32, (4, 8), elements=st.floats(-100, 100, width=32))
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_is_between_minus_one_and_one(truth, predicted):
     value = pooled(truth, predicted)
     assert math.isnan(value) or -1.0 <= value <= 1.0
 
 
+@settings(deadline=None)
 @given(values, values, st.floats(0.01, 100), st.floats(-10, 10))
 def test_does_not_see_a_positive_scale_nor_a_shift(truth, predicted, scale, shift):
     assume(truth.std() > 0.1 and predicted.std() > 0.1)
@@ -123,6 +125,7 @@ def test_does_not_see_a_positive_scale_nor_a_shift(truth, predicted, scale, shif
     assert pooled(other, predicted) == pytest.approx(pooled(truth, predicted), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_negating_both_sides_changes_nothing_negating_one_turns_it(truth, predicted):
     value = pooled(truth, predicted)
@@ -130,12 +133,14 @@ def test_negating_both_sides_changes_nothing_negating_one_turns_it(truth, predic
     assert pooled(-truth, predicted) == pytest.approx(-value, abs=1e-12, nan_ok=True)
 
 
+@settings(deadline=None)
 @given(values, values, st.permutations(range(4)))
 def test_the_order_of_excerpts_does_not_matter(truth, predicted, order):
     assume(truth.std() > 1e-3 and predicted.std() > 1e-3)
     assert pooled(truth[order], predicted[order]) == pytest.approx(pooled(truth, predicted), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(values)
 def test_everything_correlates_perfectly_with_itself(truth):
     assume(truth.std() > 1e-3)

@@ -211,6 +211,14 @@ def test_draws_are_stratified_and_their_variance_is_unbiased():
     np.testing.assert_allclose(weights.var(1), 1.0, atol=0.08)
 
 
+def test_large_strata_and_any_seed_stay_within_the_bank():
+    sums = np.random.default_rng(0).normal(size=(2, 3000, 6))
+    drawn = bootstrap.resample(sums, seed=[2**32 - 1, 0], draws=50)
+    assert drawn.shape == (2, 6, 50)
+    spread = drawn.std(2) / (sums.std(1) * np.sqrt(3000))
+    np.testing.assert_allclose(spread, 1.0, atol=0.4)
+
+
 def test_students_t():
     for freedom in (1, 2, 3, 4, 8, 9, 30, 199, 1000):
         assert bootstrap.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nxtools.score import summary as module
-from nxtools.score.figures import Sample, Scored, score_block
-from nxtools.score.summary import Mean, Summary
+from nxtools.score.correlation import correlation
+from nxtools.score.figures import Sample, Scored, as_record, score_block
+from nxtools.score.summary import Mean, Summary, replicates
 
 PICKS = ["top"] * 3 + ["random"] * 3
 
@@ -40,10 +41,16 @@ def constant(name: str) -> Scored:
     return score_block([Sample(name, truth, np.zeros((6, 16)), PICKS, list("abcdef"))], draws=0)[0]
 
 
+def add(summary, series, layers, scores) -> None:
+    """Adds scores as nx-score does: records and replicates may have been in the store since another day."""
+    for layer, scored, replicate in zip(layers, scores, replicates(scores), strict=True):
+        documents = {name for names in scored.documents.values() for name in names}
+        summary.add(series, layer, scored.name, as_record(scored), replicate, documents)
+
+
 def summarised(scores, layers=2) -> Summary:
     summary = Summary(["pattern"])
-    for i, scored in enumerate(scores):
-        summary.add("pattern", i % layers, scored)
+    add(summary, "pattern", [i % layers for i in range(len(scores))], scores)
     return summary
 
 
@@ -54,31 +61,28 @@ def test_means_by_layer_and_overall():
     for layer, members in ((0, scores[::2]), (1, scores[1::2]), (None, scores)):
         for figure in ("top_and_random", "random_only"):
             mean = summary.mean("pattern", figure, layer)
-            assert mean.value == pytest.approx(np.mean([value(s, figure) for s in members]), abs=1e-12)
+            assert mean.value == pytest.approx(np.mean([value(s, figure) for s in members]), abs=1e-4)
             assert len(mean.values) == len(members)
 
 
 def test_series_stand_beside_each_other():
     summary = Summary(["pattern", "null"])
     scores, null = units(10), units(12, seed=1, quality=0.0)
-    for scored in scores:
-        summary.add("pattern", 0, scored)
-    for scored in null:
-        summary.add("null", 0, scored)
-    assert summary.mean("pattern", "top_and_random").value == pytest.approx(np.mean(list(map(value, scores))))
-    assert summary.mean("null", "top_and_random").value == pytest.approx(np.mean(list(map(value, null))))
+    add(summary, "pattern", [0] * 10, scores)
+    add(summary, "null", [0] * 12, null)
+    for series, members in (("pattern", scores), ("null", null)):
+        expected = np.mean([value(s) for s in members])
+        assert summary.mean(series, "top_and_random").value == pytest.approx(expected, abs=1e-4)
     with pytest.raises(ValueError, match="tabel is none of pattern, null"):
-        summary.add("tabel", 0, scores[0])
+        add(summary, "tabel", [0], scores[:1])
 
 
 def test_the_order_of_units_does_not_matter():
     scores = [*units(150), constant("dead")]
     order = np.random.default_rng(0).permutation(len(scores))
     one, other = Summary(["pattern"]), Summary(["pattern"])
-    for i, scored in enumerate(scores):
-        one.add("pattern", i % 3, scored)
-    for i in order:
-        other.add("pattern", int(i) % 3, scores[i])
+    add(one, "pattern", [i % 3 for i in range(len(scores))], scores)
+    add(other, "pattern", [int(i) % 3 for i in order], [scores[i] for i in order])
     assert one.lines() == other.lines()
     assert one.as_dict() == other.as_dict()
 
@@ -87,7 +91,7 @@ def test_reading_in_between_changes_nothing():
     scores = units(20)
     summary = Summary(["pattern"])
     for i, scored in enumerate(scores):
-        summary.add("pattern", i % 2, scored)
+        add(summary, "pattern", [i % 2], [scored])
         summary.lines()
     assert summary.as_dict() == summarised(scores).as_dict()
 
@@ -96,7 +100,7 @@ def test_absent_scores_are_counted_by_reason_and_never_averaged():
     scores = units(4)
     summary = summarised([*scores, constant("dead")], layers=1)
     mean = summary.mean("pattern", "top_and_random")
-    assert mean.value == pytest.approx(np.mean(list(map(value, scores))))
+    assert mean.value == pytest.approx(np.mean(list(map(value, scores))), abs=1e-4)
     assert mean.absent == {"constant prediction": 1}
     record = summary.as_dict()["pattern"]["top_and_random"]
     assert record["units"] == 4
@@ -138,9 +142,8 @@ def test_nothing_scored_is_nothing_said():
 
 def test_the_table_is_aligned_and_every_mean_has_its_interval_and_number_of_units():
     summary = Summary(["pattern", "null"])
-    for scored in units(10):
-        summary.add("pattern", 3, scored)
-        summary.add("null", 3, scored)
+    for series in summary.series:
+        add(summary, series, [3] * 10, units(10))
     lines = summary.lines()
     column = lines[0].index("null")
     for line in lines[1:4]:
@@ -151,6 +154,37 @@ def test_the_table_is_aligned_and_every_mean_has_its_interval_and_number_of_unit
             assert count == "(10)"
     assert [line.split("  ")[0] for line in lines[1:4]] == ["layer 3", "top and random", "random only"]
     assert json.loads(json.dumps(summary.as_dict())) == summary.as_dict()
+
+
+def test_a_replicate_is_the_score_with_each_document_weighed():
+    scored = units(3)[1]
+    drawn = replicates(units(3))[1]
+    assert set(drawn) == {"top_and_random", "random_only"}
+    for figure, picks in (("top_and_random", ["top", "random"]), ("random_only", ["random"])):
+        rows = np.concatenate([scored.sums[pick] for pick in picks])
+        names = [name for pick in picks for name in scored.documents[pick]]
+        weights = module._weights(names, "document")
+        expected = [float(correlation(rows.T @ weights[:, draw])) for draw in range(module.DRAWS)]
+        np.testing.assert_allclose(drawn[figure], expected, atol=1e-12)
+
+
+def test_units_that_share_all_documents_have_the_replicates_they_have_alone():
+    rng = np.random.default_rng(0)
+    block = [Sample(f"unit {u}", *rng.normal(size=(2, 6, 16)), PICKS, list("abcdef")) for u in range(3)]
+    scores = score_block(block, draws=0)
+    for scored, together in zip(scores, replicates(scores), strict=True):
+        for figure, drawn in replicates([scored])[0].items():
+            np.testing.assert_allclose(drawn, together[figure], atol=1e-12)
+
+
+def test_absent_figures_have_no_replicates_and_all_others_are_numbers():
+    assert replicates([constant("dead")]) == [{}]
+    sparse = np.zeros((6, 16))
+    sparse[3, 4] = 1.0  # one active token among the random excerpts
+    predicted = np.random.default_rng(0).normal(size=(6, 16))
+    scored = score_block([Sample("sparse", sparse, predicted, PICKS, list("abcdef"))])
+    drawn = replicates(scored)[0]
+    assert np.isfinite(drawn["random_only"]).all()
 
 
 def test_weights_are_exponential_and_belong_to_their_names():

@@ -26,17 +26,21 @@ Floats = NDArray[np.float64]
 
 DRAWS = 200  # the standard deviation of 200 draws is known to 5%, well below what five excerpts can tell
 MAX_UNDEFINED = 0.2  # of the draws; above it one excerpt alone carries the correlation
-_BANK = 4096
 _CLIP = 1 - 1e-6  # a draw that correlates perfectly would lie at infinity on Fisher's scale
+
+
+def _starts(size: int) -> int:
+    """Places in the bank at which a unit can start: 4,096, fewer for large strata to keep it below 10 MB."""
+    return max(1, min(4096, (1 << 20) // size))
 
 
 @lru_cache(maxsize=64)
 def _bank(size: int, draws: int) -> Floats:
-    """Weights of `size` excerpts in independent draws: (size, 4096 + draws); each column sums to size.
+    """Weights of `size` excerpts in independent draws: (size, starts + draws); each column sums to size.
 
     Made of raw generator output, which unlike numpy's distributions is the same in every version of numpy.
     """
-    columns = _BANK + draws
+    columns = _starts(size) + draws
     raw = np.random.PCG64(size).random_raw(columns * (size - 1)).reshape(columns, size - 1)
     chosen = ((raw >> np.uint64(11)).astype(np.float64) * (2.0**-53 * size)).astype(np.int64)
     flat = (np.arange(columns)[:, None] * size + chosen).ravel()
@@ -61,7 +65,7 @@ def resample(sums: Floats, seed: Sequence[int], draws: int = DRAWS) -> Floats:
     bank = _bank(size, draws)
     out = np.empty((units, columns, draws))
     for unit, number in enumerate(seed):
-        start = number % _BANK
+        start = number % _starts(size)
         np.matmul(sums[unit].T, bank[:, start : start + draws], out=out[unit])
     return out
 
@@ -93,6 +97,7 @@ def student(freedom: int) -> float:
 
     Bisects the finite sums for P(|t| < x) of Abramowitz and Stegun, 26.7.3 and 26.7.4.
     """
+    freedom = min(freedom, 1000)  # beyond, it changes in the fourth digit
     if freedom < 1:
         raise ValueError(f"Student's t needs at least one degree of freedom, not {freedom}")
     low, high = 1.9, 13.0

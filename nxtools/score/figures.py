@@ -240,4 +240,4 @@ def _short_pair(interval: tuple[float, float] | None) -> list[float] | None:
 
 def short(value: float) -> float:
     """Four significant digits."""
-    return float(f"{value:.4g}")
+    return float(f"{value:.4g}") + 0.0  # no -0.0

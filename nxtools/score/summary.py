@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -31,7 +31,49 @@ SUMMARISED = ("top_and_random", "random_only", "bottom_and_random", "pool")
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 DRAWS = 200
 _BANK = 1 << 18
-_PENDING = 64  # scores that are reweighted together: 64 x 6 x 200 doubles stay in the second-level cache
+_TOGETHER = 64  # scores that are computed together: 64 x 6 x 200 doubles stay in the second-level cache
+
+
+def replicates(scored: Sequence[Scored]) -> list[dict[str, Floats]]:
+    """What each score would be with its documents reweighted, in every draw: (draws,) by figure.
+
+    Figures without a value are left out. In a draw that has no correlation the value itself stands.
+    """
+    out: list[dict[str, Floats]] = [{} for _ in scored]
+    shapes: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for i, one in enumerate(scored):
+        shapes[tuple((pick, len(rows)) for pick, rows in one.sums.items())].append(i)
+    for members in shapes.values():
+        for start in range(0, len(members), _TOGETHER):
+            block = members[start : start + _TOGETHER]
+            for i, found in zip(block, _block_replicates([scored[i] for i in block]), strict=True):
+                out[i] = found
+    return out
+
+
+def _block_replicates(units: Sequence[Scored]) -> list[dict[str, Floats]]:
+    out: list[dict[str, Floats]] = [{} for _ in units]
+    sums = {pick: _reweighted(units, pick) for pick in units[0].sums}
+    for figure in SUMMARISED:
+        if not all(pick in sums for pick in FIGURES[figure]):
+            continue
+        drawn = correlation_of(*np.moveaxis(np.sum([sums[pick] for pick in FIGURES[figure]], axis=0), 1, 0))
+        for unit, row, of_unit in zip(units, drawn, out, strict=True):
+            value = unit.figures[figure].value
+            if value is not None:
+                of_unit[figure] = np.where(np.isnan(row), value, row)
+    return out
+
+
+def _reweighted(units: Sequence[Scored], pick: str) -> Floats:
+    """The sums of each unit's excerpts of one pick, their documents reweighted: (units, 6, draws)."""
+    documents = [unit.documents[pick] for unit in units]
+    sums = np.stack([unit.sums[pick].T for unit in units])
+    if len(set(documents)) == 1:  # the pool: one product for all units
+        weights = _weights(documents[0], "document")
+        return (sums.reshape(len(units) * 6, sums.shape[2]) @ weights).reshape(len(units), 6, DRAWS)
+    weights = _weights([name for names in documents for name in names], "document")
+    return sums @ weights.reshape(len(units), -1, DRAWS)
 
 
 class Mean:
@@ -53,11 +95,10 @@ class Mean:
             self._weight += part._weight
 
     def add(self, values: Iterable[float], weights: Floats, replicates: Floats) -> None:
-        """Units' values, and their weights and replicates by draw: (units, draws), NaN for no replicate."""
+        """Units' values, and their weights and replicates in every draw: (units, draws) each."""
         self.values.extend(values)
-        defined = ~np.isnan(replicates)
-        self._weighted += np.einsum("ud,ud->d", weights, np.where(defined, replicates, 0.0))
-        self._weight += np.einsum("ud,ud->d", weights, defined)
+        self._weighted += np.einsum("ud,ud->d", weights, replicates)
+        self._weight += weights.sum(0)
 
     @property
     def value(self) -> float | None:
@@ -71,7 +112,7 @@ class Mean:
             return None
         spread = float(np.std(self._weighted / self._weight, ddof=1))
         # Exponential weights give the mean of n values (n - 1) / (n + 1) of its variance.
-        return student(min(n - 1, 1000)) * spread * math.sqrt((n + 1) / (n - 1))
+        return student(n - 1) * spread * math.sqrt((n + 1) / (n - 1))
 
     def over(self, threshold: float) -> float | None:
         """Share of the units above the threshold; absent ones are not above it."""
@@ -102,15 +143,31 @@ class Summary:
             (name, figure): defaultdict(Mean) for name in series for figure in SUMMARISED
         }
         self._documents: set[str] = set()
-        self._pending: list[tuple[str, int, Scored]] = []
+        self._pending: dict[tuple[str, str, int], list[tuple[str, float, Floats]]] = defaultdict(list)
 
-    def add(self, series: str, layer: int, scored: Scored) -> None:
-        """One score of one unit."""
+    def add(
+        self,
+        series: str,
+        layer: int,
+        unit: str,
+        score: Mapping[str, Any],
+        replicates: Mapping[str, Floats],
+        documents: Iterable[str],
+    ) -> None:
+        """One score of one unit: its record (`figures.as_record`), its `replicates`, its documents."""
         if series not in self.series:
             raise ValueError(f"{series} is none of {', '.join(self.series)}")
-        self._pending.append((series, layer, scored))
-        if len(self._pending) >= _PENDING:
-            self._settle()
+        self._documents.update(documents)
+        for figure in SUMMARISED:
+            if figure not in score:
+                continue
+            if score[figure] is None:
+                self._means[series, figure][layer].absent[score["absent"][figure]] += 1
+                continue
+            pending = self._pending[series, figure, layer]
+            pending.append((unit, score[figure], replicates[figure]))
+            if len(pending) >= _TOGETHER:
+                self._settle()
 
     def fail(self, series: str) -> None:
         """A unit that could not be scored at all."""
@@ -124,42 +181,15 @@ class Summary:
         return Mean(parts, len(self._documents))
 
     def layers(self) -> list[int]:
+        """All layers that have a score, or a reason for none."""
         self._settle()
         return sorted(set().union(*self._means.values()))
 
     def _settle(self) -> None:
-        """Reweights the pending scores, those of one shape together."""
-        shapes: dict[tuple[tuple[str, int], ...], list[tuple[str, int, Scored]]] = defaultdict(list)
-        for series, layer, scored in self._pending:
-            sizes = tuple((pick, len(rows)) for pick, rows in scored.sums.items())
-            shapes[sizes].append((series, layer, scored))
-            self._documents.update(*scored.documents.values())
+        for (series, figure, layer), found in self._pending.items():
+            names, values, drawn = zip(*found, strict=True)
+            self._means[series, figure][layer].add(values, _weights(names, "unit"), np.stack(drawn))
         self._pending.clear()
-        for members in shapes.values():
-            self._settle_block(members)
-
-    def _settle_block(self, members: Sequence[tuple[str, int, Scored]]) -> None:
-        units = [scored for _, _, scored in members]
-        resampled = {pick: _resampled(units, pick) for pick in units[0].sums}
-        weights = _weights([unit.name for unit in units], "unit")
-        places: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for i, (series, layer, _) in enumerate(members):
-            places[series, layer].append(i)
-        for figure in SUMMARISED:
-            picks = [pick for pick in FIGURES[figure] if pick in resampled]
-            total = np.sum([resampled[pick] for pick in picks], axis=0) if picks else None
-            for (series, layer), rows in places.items():
-                found = [(i, units[i].figures[figure]) for i in rows if figure in units[i].figures]
-                present = [(i, one.value) for i, one in found if one.value is not None]
-                absent = [one.reason or "" for _, one in found if one.value is None]
-                if not found:
-                    continue
-                mean = self._means[series, figure][layer]
-                mean.absent.update(absent)
-                if present and total is not None:
-                    kept = [i for i, _ in present]
-                    replicates = correlation_of(*np.moveaxis(total[kept], 1, 0))
-                    mean.add([value for _, value in present], weights[kept], replicates)
 
     def as_dict(self) -> dict[str, Any]:
         """By series: figures over all units, top-and-random by layer, shares over thresholds, failures."""
@@ -214,17 +244,6 @@ def _percent(share: float | None) -> str:
 
 def _rounded(share: float | None) -> float | None:
     return None if share is None else short(share)
-
-
-def _resampled(units: Sequence[Scored], pick: str) -> Floats:
-    """The sums of each unit's excerpts of one pick, their documents reweighted: (units, 6, draws)."""
-    documents = [unit.documents[pick] for unit in units]
-    sums = np.stack([unit.sums[pick].T for unit in units])
-    if len(set(documents)) == 1:  # the pool: one product for all units
-        weights = _weights(documents[0], "document")
-        return (sums.reshape(-1, sums.shape[2]) @ weights).reshape(len(units), 6, DRAWS)
-    weights = _weights([name for names in documents for name in names], "document")
-    return sums @ weights.reshape(len(units), -1, DRAWS)
 
 
 def _weights(names: Sequence[str], kind: str) -> Floats:

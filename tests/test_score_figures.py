@@ -171,15 +171,18 @@ def test_the_interval_of_a_figure_does_not_depend_on_what_else_is_scored():
 
 def test_without_draws_there_are_values_and_no_intervals():
     plain = score(sample(), draws=0).figures
-    assert all(figure.interval is None for figure in plain.values())
+    assert all(figure.interval is figure.no_interval is None for figure in plain.values())
     assert [f.value for f in plain.values()] == [f.value for f in score(sample()).figures.values()]
 
 
 def test_one_excerpt_of_a_kind_says_nothing_about_the_spread():
-    figures = score(sample(picks=["top", "random", "random"])).figures
-    assert figures["top_and_random"].value is not None
-    assert figures["top_and_random"].interval is None
-    assert figures["random_only"].interval is not None
+    record = as_record(score(sample(picks=["top", "random", "random"])))
+    assert record["top_and_random"] is not None
+    assert record["interval"] is None
+    assert list(record["intervals"]) == ["random_only"]
+    assert record["absent"] == dict.fromkeys(
+        ["interval", "intervals.top_only"], "fewer than 2 excerpts of a kind"
+    )
 
 
 def test_an_interval_that_hangs_on_one_excerpt_is_absent():
@@ -190,6 +193,7 @@ def test_an_interval_that_hangs_on_one_excerpt_is_absent():
     figure = score(dataclasses.replace(one, truth=truth)).figures["random_only"]
     assert figure.value is not None
     assert figure.interval is None
+    assert figure.no_interval == "one excerpt carries the correlation"
 
 
 def test_a_perfect_prediction_has_a_narrow_interval_at_one():

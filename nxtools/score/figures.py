@@ -73,13 +73,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A correlation over some excerpts, or the reason why there is none."""
+    """A correlation over some excerpts, or the reason why there is none; the same for its interval."""
 
     value: float | None
     interval: tuple[float, float] | None
     excerpts: int
     tokens: int
     reason: str | None = None
+    no_interval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,48 +174,56 @@ def _rows(picks: tuple[str, ...]) -> Mapping[str, NDArray[np.intp]]:
 
 def _figures(strata: dict[str, Floats], names: Sequence[str], draws: int) -> list[dict[str, Figure]]:
     """Figures of units whose strata have the same sizes. strata: (units, excerpts, 6) by pick."""
-    units = len(names)
-    totals = {pick: sums.sum(1) for pick, sums in strata.items()}
-    drawn: dict[str, Floats] = {}
+    drawn: dict[str, Floats] | None = None
     if draws:
         seeds = np.array([bootstrap.seeds(name, len(_PICKS)) for name in names])
-        for pick, sums in strata.items():
-            if sums.shape[1] > 1:
-                drawn[pick] = bootstrap.resample(sums, seeds[:, _PICKS.index(pick)].tolist(), draws)
-    out: list[dict[str, Figure]] = [{} for _ in range(units)]
-    for name, picks in FIGURES.items():
-        if name not in _ALWAYS and any(pick not in strata for pick in picks):
-            continue
-        missing = [pick for pick in picks if pick not in strata or not strata[pick].shape[1]]
-        if missing:
-            nothing = Figure(None, None, 0, 0, f"no {' and no '.join(missing)} excerpts")
-            for figures in out:
-                figures[name] = nothing
-            continue
-        sizes = [strata[pick].shape[1] for pick in picks]
-        pooled = np.sum([totals[pick] for pick in picks], axis=0)
-        values = correlation(pooled)
-        bounds = np.full((units, 2), np.nan)
-        if draws and min(sizes) > 1:
-            resampled = np.sum([drawn[pick] for pick in picks], axis=0)
-            bounds = bootstrap.interval(values, correlation_of(*np.moveaxis(resampled, 1, 0)), min(sizes) - 1)
-        for figures, sums, value, bound in zip(out, pooled, values.tolist(), bounds.tolist(), strict=True):
-            absent = math.isnan(value)
-            figures[name] = Figure(
-                None if absent else value,
-                None if math.isnan(bound[0]) else (bound[0], bound[1]),
-                sum(sizes),
-                int(sums[0]),
-                reason(sums) if absent else None,
-            )
-    return out
+        drawn = {
+            pick: bootstrap.resample(sums, seeds[:, _PICKS.index(pick)].tolist(), draws)
+            for pick, sums in strata.items()
+            if sums.shape[1] > 1
+        }
+    columns = {
+        name: _figure(picks, strata, drawn, len(names))
+        for name, picks in FIGURES.items()
+        if name in _ALWAYS or all(pick in strata for pick in picks)
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _figure(
+    picks: Sequence[str], strata: dict[str, Floats], drawn: dict[str, Floats] | None, units: int
+) -> list[Figure]:
+    """One figure of each unit. drawn: resampled sums (units, 6, draws) by pick, or None for no intervals."""
+    missing = [pick for pick in picks if pick not in strata or not strata[pick].shape[1]]
+    if missing:
+        return [Figure(None, None, 0, 0, f"no {' and no '.join(missing)} excerpts")] * units
+    sizes = [strata[pick].shape[1] for pick in picks]
+    pooled = np.sum([strata[pick].sum(1) for pick in picks], axis=0)
+    values = correlation(pooled)
+    bounds, unsure = np.full((units, 2), np.nan), None
+    if drawn is not None and min(sizes) < 2:
+        unsure = "fewer than 2 excerpts of a kind"
+    elif drawn is not None:
+        unsure = "one excerpt carries the correlation"
+        resampled = np.moveaxis(np.sum([drawn[pick] for pick in picks], axis=0), 1, 0)
+        bounds = bootstrap.interval(values, correlation_of(*resampled), min(sizes) - 1)
+    found = []
+    for sums, value, (low, high) in zip(pooled, values.tolist(), bounds.tolist(), strict=True):
+        extent = sum(sizes), int(sums[0])
+        if math.isnan(value):
+            found.append(Figure(None, None, *extent, reason(sums)))
+        elif math.isnan(low):
+            found.append(Figure(value, None, *extent, no_interval=unsure))
+        else:
+            found.append(Figure(value, (low, high), *extent))
+    return found
 
 
 def as_record(scored: Scored) -> dict[str, Any]:
     """The entry for `scores` on a unit line; numbers at four significant digits.
 
     `interval`, `excerpts` and `tokens` belong to `top_and_random`; those of the other figures stand under
-    `intervals` and `counts`. `absent` says why a figure is null.
+    `intervals` and `counts`. `absent` says why a figure or its interval is missing.
     """
     main = scored.figures["top_and_random"]
     record: dict[str, Any] = {"method": "correlation"}
@@ -229,6 +238,9 @@ def as_record(scored: Scored) -> dict[str, Any]:
         name: {"excerpts": figure.excerpts, "tokens": figure.tokens} for name, figure in others.items()
     }
     absent = {name: figure.reason for name, figure in scored.figures.items() if figure.reason}
+    for name, figure in scored.figures.items():
+        if figure.no_interval:
+            absent["interval" if figure is main else f"intervals.{name}"] = figure.no_interval
     if absent:
         record["absent"] = absent
     return record

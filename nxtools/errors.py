@@ -1,4 +1,7 @@
-"""What can go wrong, by what a user can do about it. Each class carries its exit status."""
+"""What can go wrong, by what a user can do about it. Each class carries its exit status.
+
+Status 1 is not among them: it says that the output is complete and has error records in it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from __future__ import annotations
 class NxError(Exception):
     """An error that is reported in one line: what is wrong, and in brackets what to do."""
 
-    exit_status = 1
+    exit_status = 70
 
     def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
         super().__init__(message)
@@ -32,7 +35,17 @@ class InputError(NxError):
     exit_status = 3
 
 
+class OutputError(NxError):
+    """The output cannot be written: a full disk, a folder that is not there."""
+
+    exit_status = 3
+
+
 class ModelError(NxError):
     """A model or an API cannot be used."""
 
     exit_status = 4
+
+
+class WorkerError(NxError):
+    """A process that worked for this one died."""

@@ -4,31 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 
-from nxtools.stage import Answer, Ask, Compute, Failure
+from nxtools.errors import WorkerError
+from nxtools.stage import Answered, Ask, Compute
 
 
-def unordered(
-    function: Compute, pull: Callable[[], list[Ask]], jobs: int
-) -> Iterator[list[tuple[Ask, Answer | Failure]]]:
-    """Chunks of asks answered by `jobs` processes, each chunk as soon as it is done.
+class Workers:
+    """Processes that answer asks with one function, which each of them receives once: it may be large.
 
-    Two chunks per process are under way, so that none idles while results are stored.
+    loky pickles it, so it may be a closure or a method of any object.
     """
-    executor = get_reusable_executor(max_workers=jobs)
-    under_way: dict[Future[list[Any]], list[Ask]] = {}
-    try:
-        while True:
-            while len(under_way) < 2 * jobs and (asks := pull()):
-                under_way[executor.submit(function, [ask.payload for ask in asks])] = asks
-            if not under_way:
-                return
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                asks = under_way.pop(future)
-                yield list(zip(asks, future.result(), strict=True))
-    finally:
-        for future in under_way:
-            future.cancel()
+
+    def __init__(self, function: Compute, jobs: int) -> None:
+        """Starts nothing yet."""
+        self.function = function
+        self.jobs = jobs
+        self._executor: ProcessPoolExecutor | None = None
+
+    def answer(self, pull: Callable[[], list[Ask]]) -> Iterator[Answered]:
+        """Chunks of asks, each as soon as it is done.
+
+        Two chunks per process are under way, so that none idles while results are stored. Raises WorkerError.
+        """
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                max_workers=self.jobs, initializer=_receive, initargs=(self.function,)
+            )
+        under_way: dict[Future[list[Any]], list[Ask]] = {}
+        try:
+            while True:
+                while len(under_way) < 2 * self.jobs and (asks := pull()):
+                    under_way[self._executor.submit(_compute, [ask.payload for ask in asks])] = asks
+                if not under_way:
+                    return
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    asks = under_way.pop(future)
+                    yield list(zip(asks, future.result(), strict=True))
+        except BrokenProcessPool as error:
+            self._stop()
+            raise WorkerError(
+                "a worker process died", hint="for want of memory? fewer --jobs need less"
+            ) from error
+        except BaseException:  # an error, Ctrl-C, or nobody wants more
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, kill_workers=True)
+            self._executor = None
+
+
+_function: Compute | None = None
+
+
+def _receive(function: Compute) -> None:
+    global _function
+    _function = function
+
+
+def _compute(payloads: list[Any]) -> list[Any]:
+    assert _function is not None
+    return _function(payloads)

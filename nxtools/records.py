@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nxtools.errors import InputError
-from nxtools.stream import Record
+from nxtools.stream import JSON_NAMES, Record, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SETS = ("evidence", "validation", "held-out")
+SIGNS = ("+", "-", "+-")
 PICKS = ("top", "bottom", "spread", "random")
 
 NO_TOKEN = -1  # fills the rows of a table whose excerpts have different lengths
@@ -30,22 +31,22 @@ def field(record: Record, path: str, kind: type | tuple[type, ...]) -> Any:
                 f"the field {path!r} is missing", hint="is this the output of the command before?"
             )
         value = value[name]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise InputError(f"the field {path!r} is {type(value).__name__}, not {wanted}")
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if type(value) not in kinds:  # a subclass would let booleans pass as integers
+        wanted = " or ".join(JSON_NAMES[k] for k in kinds)
+        raise InputError(f"the field {path!r} is {named(value)}, not {wanted}")
     return value
 
 
 def check_kind(record: Record, kind: str, made_by: str) -> None:
     found = record.get("kind")
     if found != kind:
+        this = f"of kind {found!r}" if isinstance(found, str) else "without a 'kind'"
+        raise InputError(f"this line is {this}, not {kind!r}", hint=f"pipe the output of {made_by} in")
+    version = field(record, "v", int)
+    if version > VERSION:
         raise InputError(
-            f"this line is of kind {found!r}, not {kind!r}", hint=f"pipe the output of {made_by} in"
-        )
-    version = record.get("v")
-    if not isinstance(version, int) or version > VERSION:
-        raise InputError(
-            f"the field 'v' is {version!r}, this program reads up to {VERSION}",
+            f"the field 'v' is {version}, and this program reads up to {VERSION}",
             hint="a newer nxtools wrote it",
         )
 
@@ -69,12 +70,35 @@ def check_recording(record: Record) -> None:
 def check_unit(record: Record) -> None:
     """What every command after nx-top relies on. Excerpts are checked when they are tabulated."""
     check_kind(record, "unit", "nx-top")
-    unit = field(record, "unit", dict)
-    for name, kind in {"layer": int, "index": int}.items():
-        if not isinstance(unit.get(name), kind) or isinstance(unit.get(name), bool):
-            field(record, f"unit.{name}", kind)
-    if not isinstance(record.get("excerpts"), list):
-        field(record, "excerpts", list)
+    field(record, "unit.layer", int)
+    field(record, "unit.index", int)
+    sign = record["unit"].get("sign", "+")
+    if sign not in SIGNS:
+        raise InputError(f"the field 'unit.sign' is {sign!r}, not {one_of(SIGNS)}")
+    objects(record, "excerpts")
+    for place, explanation in enumerate(objects(record, "explanations", optional=True)):
+        for name in ("simulations", "scores"):
+            objects(explanation, name, inside=f"explanations[{place}]", optional=True)
+
+
+def objects(record: Record, name: str, *, inside: str = "", optional: bool = False) -> list[Record]:
+    """A field that holds an array of objects. `inside`: where in the line the record stands."""
+    if optional and name not in record:
+        return []
+    path = f"{inside}.{name}" if inside else name
+    found = record.get(name)
+    if not isinstance(found, list):
+        what = f"is {named(found)}, not an array" if name in record else "is missing"
+        raise InputError(f"the field {path!r} {what}")
+    for place, value in enumerate(found):
+        if not isinstance(value, dict):
+            raise InputError(f"the field '{path}[{place}]' is {named(value)}, not an object")
+    return found
+
+
+def one_of(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def unit_name(record: Record) -> str:
@@ -91,18 +115,46 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
     """The unit's excerpts of these sets and picks.
 
     Excerpts made by hand, or imported, may have no ids: token texts are then numbered over the whole line.
+    InputError for an excerpt that belongs to no set.
     """
     excerpts: list[Record] = record["excerpts"]
-    if any(not isinstance(e, dict) for e in excerpts):
-        raise InputError("the field 'excerpts' holds something that is no object")
+    for place, e in enumerate(excerpts):
+        if e.get("set") not in SETS:
+            raise InputError(f"the field 'excerpts[{place}].set' is {e.get('set')!r}, not {one_of(SETS)}")
     if any(e.get("ids") is None for e in excerpts):
-        numbers: dict[str, int] = {}
-        for e in excerpts:
-            for token in e.get("tokens") or ():
-                numbers.setdefault(token, len(numbers))
-        excerpts = [{**e, "ids": [numbers[token] for token in e.get("tokens") or ()]} for e in excerpts]
+        excerpts = _numbered(excerpts)
     wanted_sets, wanted_picks = set(sets), set(picks)
-    return [e for e in excerpts if e.get("set") in wanted_sets and e.get("pick") in wanted_picks]
+    return [e for e in excerpts if e["set"] in wanted_sets and e.get("pick") in wanted_picks]
+
+
+def _numbered(excerpts: list[Record]) -> list[Record]:
+    """The same excerpts with ids in place of those they have, equal texts having equal ids."""
+    numbers: dict[str, int] = {}
+    for e in excerpts:
+        for token in _tokens(e):
+            numbers.setdefault(token, len(numbers))
+    return [{**e, "ids": [numbers[token] for token in _tokens(e)]} for e in excerpts]
+
+
+def _tokens(excerpt: Record) -> list[str]:
+    tokens = _array(excerpt, "tokens")
+    for token in tokens:
+        if not isinstance(token, str):
+            raise InputError(f"{_called(excerpt)}: a token is {named(token)}, not a string")
+    return tokens
+
+
+def _array(excerpt: Record, name: str) -> list[Any]:
+    value = excerpt.get(name)
+    if not isinstance(value, list):
+        what = f"{name!r} is {named(value)}, not an array" if name in excerpt else f"{name!r} is missing"
+        raise InputError(f"{_called(excerpt)}: {what}")
+    return value
+
+
+def _called(excerpt: Record) -> str:
+    name = f"excerpt {excerpt['id']}" if "id" in excerpt else "an excerpt"
+    return f"{name} ({excerpt.get('set')} {excerpt.get('pick')} {excerpt.get('rank', '')}".rstrip() + ")"
 
 
 @dataclass(frozen=True)
@@ -117,23 +169,24 @@ class Table:
 def tabulate(excerpts: Sequence[Record]) -> Table:
     """Excerpts of a unit line as arrays.
 
-    Raises InputError when tokens, ids and activations do not fit together.
+    Raises InputError when tokens, ids or activations are not what they should be, or do not fit together.
     """
     import numpy as np
 
-    try:
-        lengths = [len(e["activations"]) for e in excerpts]
-        tokens = [e["tokens"] for e in excerpts]
-        ids = [e["ids"] for e in excerpts]
-        if [len(t) for t in tokens] != lengths or [len(i) for i in ids] != lengths:
-            raise InputError("an excerpt's 'tokens', 'ids' and 'activations' have different lengths")
-        flat_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=sum(lengths))
-        flat = np.array(list(chain.from_iterable(e["activations"] for e in excerpts)), dtype=np.float32)
-    except KeyError as error:
-        raise InputError(f"an excerpt has no {error.args[0]!r}") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"an excerpt's 'tokens', 'ids' or 'activations' cannot be read: {error}") from error
+    tokens = [_array(e, "tokens") for e in excerpts]
+    ids = [_array(e, "ids") for e in excerpts]
+    activations = [_array(e, "activations") for e in excerpts]
+    lengths = [len(row) for row in activations]
+    for e, *sizes in zip(excerpts, map(len, tokens), map(len, ids), lengths, strict=True):
+        if len(set(sizes)) > 1:
+            each = "{} tokens, {} ids and {} activations".format(*sizes)
+            raise InputError(f"{_called(e)}: {each}, which should be as many")
+    flat_ids = _rows(excerpts, ids, _as_ids, "ids", "integers from 0 to 2147483647")
+    flat = _rows(excerpts, activations, _as_activations, "activations", "numbers or null")
     vocabulary = dict(zip(chain.from_iterable(ids), chain.from_iterable(tokens), strict=True))
+    if not all(isinstance(text, str) for text in vocabulary.values()):
+        for e in excerpts:
+            _tokens(e)
     width = max(lengths, default=0)
     if all(length == width for length in lengths):
         shape = (len(excerpts), width)
@@ -145,9 +198,43 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
     return Table(table_ids, table, vocabulary)
 
 
+def _rows(
+    excerpts: Sequence[Record],
+    rows: list[list[Any]],
+    convert: Callable[[list[Any]], NDArray[Any] | None],
+    name: str,
+    wanted: str,
+) -> NDArray[Any]:
+    """All rows behind each other; when that fails, the excerpt whose row is to blame."""
+    flat = convert(list(chain.from_iterable(rows)))
+    if flat is not None:
+        return flat
+    guilty = next(e for e, row in zip(excerpts, rows, strict=True) if convert(row) is None)
+    raise InputError(f"{_called(guilty)}: {name!r} holds something else than {wanted}")
+
+
+def _as_ids(values: list[Any]) -> NDArray[np.int32] | None:
+    import numpy as np
+
+    if not set(map(type, values)) <= {int}:
+        return None
+    try:
+        flat = np.array(values, dtype=np.int32)
+    except OverflowError:
+        return None
+    return None if flat.min(initial=0) < 0 else flat
+
+
+def _as_activations(values: list[Any]) -> NDArray[np.float32] | None:
+    import numpy as np
+
+    if not set(map(type, values)) <= {float, int, type(None)}:
+        return None
+    with np.errstate(over="ignore"):
+        flat = np.array(values, dtype=np.float32)  # null becomes NaN
+    return None if np.isinf(flat).any() else flat
+
+
 def failure(stage: str, kind: str, message: str) -> Record:
     """What stands where an answer would have been."""
     return {"stage": stage, "kind": kind, "message": message}
-
-
-Check = Callable[[Record], None]

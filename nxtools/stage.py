@@ -5,21 +5,26 @@ failures), may ask again, and returns the enriched unit. The loop advances many 
 questions up in the store, and lets each engine *pull* the ones that are missing: a local model pulls a large
 batch made of many units, an API pulls one whenever a connection is free. An answer is in the store before
 the unit that needed it is printed.
+
+The loop never waits for a unit that has not been written yet while there is something else to do, and what is
+finished goes out before it waits for anything: so the commands of a pipe work at the same time.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from nxtools.errors import InputError
-from nxtools.stream import Record
+from nxtools.stream import Record, dump
 
 if TYPE_CHECKING:
+    from nxtools.parallel import Workers
     from nxtools.store import Store
 
 INTAKE = 64  # units read and looked up together: one query of the store answers them all
@@ -67,31 +72,37 @@ Pull = Callable[[int], list[Ask]]
 Compute = Callable[[list[Any]], list[Any]]  # payloads to answers or failures
 
 
+Answered = list[tuple[Ask, Answer | Failure]]
+
+
 class Engine(Protocol):
     """Answers asks that it pulls, in any order, in batches that are committed together.
 
-    `pull(n)` gives up to n asks; an empty list means that there are none until some that are under way have
-    been answered.
+    `pull(n)` gives up to n asks. An empty list means that there are none for now: pull again when one that is
+    under way has been answered, and end when none is.
     """
 
-    def answer(self, pull: Pull) -> Iterator[list[tuple[Ask, Answer | Failure]]]: ...
+    def answer(self, pull: Pull) -> Iterator[Answered]: ...
 
 
 class LocalEngine:
-    """An engine that is a plain function of one payload, run here or in worker processes."""
+    """An engine that is a plain function of some payloads, called here or in worker processes.
 
-    def __init__(
-        self, function: Callable[[Any], Answer | Failure], *, batch: int = 32, jobs: int = 1
-    ) -> None:
+    An answer must depend on its own payload only: which ones come together is not fixed.
+    """
+
+    def __init__(self, function: Compute, *, batch: int = 32, jobs: int = 1) -> None:
         self.function = function
         self.batch = batch
-        self.jobs = jobs
+        self._workers: Workers | None = None
+        if jobs > 1:
+            from nxtools.parallel import Workers
 
-    def answer(self, pull: Pull) -> Iterator[list[tuple[Ask, Answer | Failure]]]:
-        if self.jobs > 1:
-            from nxtools.parallel import unordered
+            self._workers = Workers(function, jobs)
 
-            yield from unordered(self.function, lambda: pull(self.batch), self.jobs)
+    def answer(self, pull: Pull) -> Iterator[Answered]:
+        if self._workers is not None:
+            yield from self._workers.answer(lambda: pull(self.batch))
             return
         while asks := pull(self.batch):
             yield list(zip(asks, self.function([ask.payload for ask in asks]), strict=True))
@@ -102,7 +113,7 @@ class Counts:
     """What a run did; the numbers behind the last line on stderr and behind the tests of the cache."""
 
     units: int = 0
-    from_store: int = 0
+    from_store: int = 0  # answers that cost nothing: found, or under way for somebody else
     computed: int = 0
     failed: int = 0
     skipped: int = 0  # lines that could not be read, under --keep-going
@@ -115,21 +126,37 @@ class Counts:
     def errors(self) -> int:
         return self.failed + self.skipped
 
+    def described(self) -> str:
+        said = [
+            f"{self.computed:,} answers computed" if self.computed else "",
+            f"{self.from_store:,} taken from the store" if self.from_store else "",
+            f"{self.failed:,} failed" if self.failed else "",
+            f"{self.skipped:,} lines skipped" if self.skipped else "",
+        ]
+        return ", ".join(filter(None, said)) or "nothing to do"
+
 
 @dataclass(eq=False)
 class _Slot:
-    """A unit under way."""
+    """A unit under way, or the error that stands in its place."""
 
-    record: Record
     where: str
-    step: Step
-    answers: list[Any] = field(default_factory=list)
+    step: Step | None = None  # None: nothing could be read
+    answers: Any = None  # a list as long as the questions it asked last
     missing: int = 0
     done: Record | None = None
+    error: InputError | None = None
 
 
 class Loop:
-    """Runs `step` over units. Iterate it to receive the enriched units in input order."""
+    """Runs `step` over units. Iterate it to receive the enriched units in input order.
+
+    `window`: units in memory; `where`: where the unit that was read last came from; `ready`: whether another
+    can be had without waiting; `before_waiting` is called before anything that may take long.
+
+    What is wrong with a unit raises InputError, after all units before it are out; with `keep_going` it is
+    reported to `on_bad`, counted, and the unit is left out.
+    """
 
     def __init__(
         self,
@@ -139,6 +166,8 @@ class Loop:
         *,
         window: int = 512,
         where: Callable[[], str] = lambda: "",
+        ready: Callable[[], bool] = lambda: True,
+        before_waiting: Callable[[], None] = lambda: None,
         keep_going: bool = False,
         on_bad: Callable[[InputError], None] = lambda error: None,
     ) -> None:
@@ -148,56 +177,92 @@ class Loop:
         self._store = store
         self._window = window
         self._where = where
+        self._ready = ready
+        self._before_waiting = before_waiting
         self._keep_going = keep_going
         self._on_bad = on_bad
         self._slots: deque[_Slot] = deque()
         self._exhausted = False
         self._queues: dict[int, tuple[Engine, deque[Ask]]] = {}
+        self._under_way = 0
         self._waiting: dict[str, list[tuple[_Slot, int]]] = {}  # whoever waits for the answer to a digest
 
-    def __iter__(self) -> Iterator[Record]:
-        while True:
-            self._take_in()
+    def __iter__(self) -> Generator[Record]:
+        while not self._exhausted or self._slots:
+            self._take_in(wait=self._busiest() is None)
             yield from self._finished()
             engine = self._busiest()
-            if engine is None:
-                if self._exhausted and not self._slots:
-                    return
-                continue
-            for batch in engine.answer(lambda n, engine=engine: self._pull(engine, n)):  # type: ignore[misc]
-                self._settle(batch)
-                yield from self._finished()
+            if engine is not None:
+                with closing(self._ask(engine)) as settled:
+                    for _ in settled:
+                        yield from self._finished()
 
-    def _take_in(self) -> None:
-        """Reads units while the window has room, and advances them as far as the store can carry them."""
-        fresh: list[_Slot] = []
-        while not self._exhausted and len(self._slots) < self._window and len(fresh) < INTAKE:
-            record = next(self._units, None)
-            if record is None:
-                self._exhausted = True
-                break
-            slot = _Slot(record, self._where(), self._begin(record))
-            self._slots.append(slot)
-            fresh.append(slot)
-        self._look_up([(slot, self._advance(slot, None)) for slot in fresh])
-
-    def _advance(self, slot: _Slot, answers: list[Any] | None) -> Sequence[Question]:
-        """Feeds a unit's generator; the questions it asks next, none when it is done."""
+    def _ask(self, engine: Engine) -> Generator[None]:
+        """Lets an engine answer until it finds no more to pull."""
+        answers = engine.answer(lambda wanted: self._pull(engine, wanted))
         try:
             while True:
-                questions = next(slot.step) if answers is None else slot.step.send(answers)
-                if questions:
+                self._before_waiting()
+                batch = next(answers, None)
+                if batch is None:
+                    break
+                self._settle(batch)
+                yield
+        finally:
+            if isinstance(answers, Generator):
+                answers.close()
+        if self._under_way:
+            raise RuntimeError(f"{type(engine).__name__} left {self._under_way} questions unanswered")
+
+    def _room(self) -> bool:
+        return not self._exhausted and len(self._slots) < self._window
+
+    def _take_in(self, *, wait: bool) -> None:
+        """Reads the units that are there, and advances them as far as the store can carry them.
+
+        With `wait` it reads one in any case.
+        """
+        fresh: list[_Slot] = []
+        while self._room() and len(fresh) < INTAKE:
+            if not self._ready():
+                if fresh or not wait:
+                    break
+                self._before_waiting()
+            try:
+                unit = next(self._units, None)
+            except InputError as error:
+                fresh.append(_Slot(self._where(), error=error))
+                self._slots.append(fresh[-1])
+                self._exhausted = True
+                break
+            if unit is None:
+                self._exhausted = True
+                break
+            fresh.append(_Slot(self._where(), self._steps(unit)))
+            self._slots.append(fresh[-1])
+        self._look_up([(slot, self._advance(slot)) for slot in fresh])
+
+    def _steps(self, unit: Record) -> Step:
+        done = yield from self._begin(unit)
+        if not isinstance(done, dict):
+            raise TypeError(f"the step returned {type(done).__name__}, not the unit")
+        return done
+
+    def _advance(self, slot: _Slot) -> Sequence[Question]:
+        """Feeds a unit's generator; the questions it asks next, none when it is done."""
+        try:
+            while slot.step is not None:
+                if questions := slot.step.send(slot.answers):
                     return questions
-                answers = []
+                slot.answers = []
         except StopIteration as stop:
             slot.done = stop.value
         except InputError as error:
-            error.where = error.where or slot.where
-            if not self._keep_going:
-                raise
-            self._on_bad(error)
-            self.counts.skipped += 1
-            self._slots.remove(slot)
+            slot.error = error
+            self._exhausted = self._exhausted or not self._keep_going
+        except Exception as error:
+            error.add_note(f"at {slot.where}")
+            raise
         return ()
 
     def _look_up(self, asked: list[tuple[_Slot, Sequence[Question]]]) -> None:
@@ -221,7 +286,7 @@ class Loop:
                         slot.missing += 1
                         self._queue(digest, question, slot, place)
                 if not slot.missing:
-                    again.append((slot, self._advance(slot, slot.answers)))
+                    again.append((slot, self._advance(slot)))
             asked = again
 
     def _queue(self, digest: str, question: Question, slot: _Slot, place: int) -> None:
@@ -238,36 +303,50 @@ class Loop:
 
     def _pull(self, engine: Engine, wanted: int) -> list[Ask]:
         _, queue = self._queues[id(engine)]
-        while len(queue) < wanted and not self._exhausted and len(self._slots) < self._window:
-            self._take_in()
-        return [queue.popleft() for _ in range(min(wanted, len(queue)))]
+        while len(queue) < wanted and self._room() and self._ready():
+            self._take_in(wait=False)
+        asks = [queue.popleft() for _ in range(min(wanted, len(queue)))]
+        self._under_way += len(asks)
+        return asks
 
-    def _settle(self, batch: list[tuple[Ask, Answer | Failure]]) -> None:
+    def _settle(self, batch: Answered) -> None:
+        """Stores what was answered and hands it to everybody who asked."""
         stored: dict[str, list[tuple[str, bytes]]] = {}
-        ready: list[tuple[_Slot, Sequence[Question]]] = []
         results: list[tuple[Ask, Any]] = []
         for ask, result in batch:
-            if isinstance(result, Failure):
-                self.counts.failed += 1
-            else:
-                self.counts.computed += 1
-                data = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY)
+            if not isinstance(result, Failure):
+                data = dump(result)
                 stored.setdefault(ask.question.kind, []).append((ask.digest, data))
                 result = orjson.loads(data)
             results.append((ask, result))
         for kind, answers in stored.items():
             self._store.put_many(answers, kind=kind)
+        self._under_way -= len(batch)
+        ready: list[_Slot] = []
         for ask, result in results:
-            for slot, place in self._waiting.pop(ask.digest):
+            asking = self._waiting.pop(ask.digest)
+            if isinstance(result, Failure):
+                self.counts.failed += len(asking)
+            else:
+                self.counts.computed += 1
+                self.counts.from_store += len(asking) - 1
+            for slot, place in asking:
                 slot.answers[place] = result
                 slot.missing -= 1
                 if not slot.missing:
-                    ready.append((slot, self._advance(slot, slot.answers)))
-        self._look_up(ready)
+                    ready.append(slot)
+        self._look_up([(slot, self._advance(slot)) for slot in ready])
 
     def _finished(self) -> Iterator[Record]:
-        while self._slots and self._slots[0].done is not None:
-            self.counts.units += 1
-            record = self._slots.popleft().done
-            assert record is not None
-            yield record
+        """The units at the front that are done; raises the error that stands there."""
+        while self._slots and (self._slots[0].done is not None or self._slots[0].error is not None):
+            slot = self._slots.popleft()
+            if slot.done is not None:
+                self.counts.units += 1
+                yield slot.done
+            elif slot.error is not None:
+                slot.error.where = slot.error.where or slot.where
+                if slot.step is None or not self._keep_going:
+                    raise slot.error
+                self.counts.skipped += 1
+                self._on_bad(slot.error)

@@ -9,60 +9,96 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import orjson
 
-from nxtools.errors import InputError
+from nxtools.errors import InputError, OutputError
 
 Record = dict[str, Any]
+Line = tuple[int, bytes]  # its number, from 1, and its bytes without newline
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-BUFFER_BYTES = 1 << 20
+ZSTD_WINDOW = 1 << 31  # whatever `zstd --long` made
+CHUNK_BYTES = 1 << 18
+PENDING_BYTES = 1 << 20
+
+JSON_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 class ReaderLeft(Exception):
     """Whoever read our output has enough (a broken pipe on stdout, nowhere else)."""
 
 
-def _chunks(name: str) -> Iterator[bytes]:
-    """The bytes of a file or of stdin (`-`) as they come."""
+def named(value: object) -> str:
+    """What a value is in JSON's own words, for messages."""
+    return JSON_NAMES.get(type(value), type(value).__name__)
+
+
+def shown(name: str) -> str:
+    return "stdin" if name == "-" else name
+
+
+# Bytes to lines
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """A file, or stdin (`-`). InputError when it cannot be opened or, inside the block, read."""
     try:
-        with contextlib.ExitStack() as stack:
-            source = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
-            while chunk := source.read1(BUFFER_BYTES):  # type: ignore[union-attr]
-                yield chunk
+        if name != "-":
+            with Path(name).open("rb") as file:
+                yield file
+        elif sys.stdin is None:
+            raise InputError("is closed", where="stdin", hint="name a file, or pipe something in")
+        else:
+            yield sys.stdin.buffer
     except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror}", where=shown(name), hint="check the path"
-        ) from error
+        where, hint = shown(name), "check the path"
+        raise InputError(f"cannot be read: {error.strerror or error}", where=where, hint=hint) from error
 
 
-def decompressed(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Bytes as they come, without waiting for more."""
+    while chunk := file.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+        yield chunk
+
+
+def decompressed(data: Iterator[bytes], name: str) -> Iterator[bytes]:
     """The same bytes, decompressed when they begin like zstd. InputError when they are damaged or cut short.
 
     zstandard's own stream reader takes the end of the file for the end of the data, wherever that is.
     """
     head = b""
-    while len(head) < len(ZSTD_MAGIC) and (chunk := next(chunks, b"")):
+    while len(head) < len(ZSTD_MAGIC) and (chunk := next(data, b"")):
         head += chunk  # a pipe may hand out single bytes
     if not head.startswith(ZSTD_MAGIC):
         if name.endswith(".zst"):
             raise InputError("this is no zstd data", where=name, hint="rename it, or compress it again")
         yield head
-        yield from chunks
+        yield from data
         return
     import zstandard
 
-    decompressor = zstandard.ZstdDecompressor()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
     frame = decompressor.decompressobj()
     try:
-        for chunk in chain([head], chunks):
+        for chunk in chain([head], data):
             while chunk:
                 if frame.eof:  # several frames in a row are one stream
                     frame = decompressor.decompressobj()
@@ -74,25 +110,23 @@ def decompressed(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         raise InputError("the zstd data stops before its end", where=shown(name), hint="make or get it again")
 
 
-def shown(name: str) -> str:
-    return "stdin" if name == "-" else name
+def lines(data: Iterable[bytes], name: str) -> Iterator[list[Line]]:
+    """The lines that are not blank, all that have come at a time.
 
-
-def lines(name: str) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes) of every line that is not blank."""
-    rest = b""
+    InputError when the last one has no newline.
+    """
+    pending: list[bytes] = []  # the pieces of a line that has not ended; joined once, as it may be huge
     number = 0
-    for chunk in decompressed(_chunks(name), name):
-        first, *others = chunk.split(b"\n")
-        if not others:
-            rest += chunk
-            continue
-        for line in (rest + first, *others[:-1]):
-            number += 1
-            if line and not line.isspace():
-                yield number, line
-        rest = others[-1]
-    if rest:
+    for chunk in data:
+        *ended, rest = chunk.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*pending, ended[0]])
+            pending.clear()
+            yield [(at, line) for at, line in enumerate(ended, number + 1) if line and not line.isspace()]
+            number += len(ended)
+        if rest:
+            pending.append(rest)
+    if pending:
         raise InputError(
             "the last line has no newline: the stream was cut",
             where=f"{shown(name)}:{number + 1}",
@@ -100,10 +134,14 @@ def lines(name: str) -> Iterator[tuple[int, bytes]]:
         )
 
 
-class Reader:
-    """The records of several inputs, in order, each with the place it came from.
+# Lines to records
 
-    With `keep_going` a line that cannot be read is reported to `on_bad` and skipped; otherwise it raises.
+
+class Reader:
+    """The records of several inputs, in order. `where` says where the latest came from, as `file:line`.
+
+    With `keep_going` a line that is no record is reported to `on_bad` and skipped; otherwise it raises. An
+    input that was cut or cannot be read raises in any case.
     """
 
     def __init__(
@@ -118,87 +156,161 @@ class Reader:
         self.check = check
         self.keep_going = keep_going
         self.on_bad = on_bad
-        self.where = "stdin"
+        self.skipped = 0
+        self.where = shown(self.names[0])
+        self._lines: deque[Line] = deque()
+        self._file: BinaryIO | None = None
 
     def __iter__(self) -> Iterator[Record]:
         for name in self.names:
-            for number, line in lines(name):
-                self.where = f"{shown(name)}:{number}"
-                try:
-                    yield self._parse(line)
-                except InputError as error:
-                    error.where = error.where or self.where
-                    if not self.keep_going:
-                        raise
-                    self.on_bad(error)
+            with opened(name) as self._file:
+                for come in lines(decompressed(chunks(self._file), name), name):
+                    self._lines = deque(come)
+                    yield from self._records(name)
+            self._file = None
 
-    def _parse(self, line: bytes) -> Record:
+    def ready(self) -> bool:
+        """Whether there is more (if only the end) that can be had without waiting for whoever writes it."""
+        if self._lines or self._file is None:
+            return bool(self._lines)
         try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            column = f"column {error.colno}"
-            raise InputError(
-                f"not JSON: {error.msg} at {column}", hint="--keep-going skips such lines"
-            ) from error
-        if not isinstance(record, dict):
-            raise InputError(f"a record is an object, this line holds {_named(record)}")
-        self.check(record)
-        return record
+            return bool(select.select([self._file], [], [], 0)[0])
+        except (OSError, ValueError):  # nothing that can be waited for
+            return True
+
+    def _records(self, name: str) -> Iterator[Record]:
+        while self._lines:
+            number, line = self._lines.popleft()
+            self.where = f"{shown(name)}:{number}"
+            try:
+                record = parsed(line)
+                self.check(record)
+            except InputError as error:
+                error.where = error.where or self.where
+                if not self.keep_going:
+                    raise
+                self.skipped += 1
+                self.on_bad(error)
+            else:
+                yield record
 
 
-def _named(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null", dict: "an object"}
-    return names.get(type(value), "a number")
+def parsed(line: bytes) -> Record:
+    """A line as an object. Half a character (`\\ud83d` alone) becomes U+FFFD, as it is everywhere else."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        value = _parsed_with_care(line, error)
+    if not isinstance(value, dict):
+        raise InputError(f"a record is an object, this line holds {named(value)}")
+    return value
+
+
+def _parsed_with_care(line: bytes, error: orjson.JSONDecodeError) -> Any:
+    """What orjson refuses: lone surrogates are read all the same, everything else is an InputError."""
+    hint = "--keep-going skips such lines"
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as decoding:
+        message = f"not UTF-8: byte 0x{line[decoding.start]:02x} at byte {decoding.start + 1}"
+        raise InputError(message, hint=hint) from decoding
+    if "surrogate" in error.msg:
+        import json
+
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            return well_formed(json.loads(text))
+    raise InputError(f"not JSON: {error.msg} at column {error.colno}", hint=hint) from error
+
+
+# Records to lines
+
+
+def dump(record: Any) -> bytes:
+    """A record, or any other value, as one line.
+
+    Arrays of float32 are printed short; NaN stands for "left out" and is printed as null.
+    """
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    try:
+        return orjson.dumps(record, option=option)
+    except TypeError as error:
+        if "surrogate" not in str(error):
+            raise
+        return orjson.dumps(well_formed(record), option=option)
+
+
+def well_formed(value: Any) -> Any:
+    """The same value with lone surrogates replaced by U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {well_formed(key): well_formed(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [well_formed(inner) for inner in value]
+    return value
 
 
 class Writer:
-    """Whole lines to stdout (`-`) or to a file that appears only when it is complete."""
+    """Whole lines to stdout (`-`), or to a file that appears only when it is complete.
+
+    OutputError when they cannot be written, ReaderLeft when nobody reads them.
+    """
 
     def __init__(self, name: str = "-") -> None:
         self.name = name
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._partial: Path | None = None
         self._target: Any
-        if name == "-":
-            self._target = sys.stdout.buffer
+        if name != "-":
+            with self._reported():
+                self._open(Path(name))
+        elif sys.stdout is None:
+            raise OutputError("is closed", where="stdout", hint="-o FILE writes to a file")
         else:
-            self._path = Path(name)
-            self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-            try:
-                self._target = self._partial.open("wb")
-            except OSError as error:
-                raise InputError(f"cannot be written: {error.strerror}", where=name) from error
-            if name.endswith(".zst"):
-                import zstandard
+            self._target = sys.stdout.buffer
 
-                self._file = self._target
-                self._target = zstandard.ZstdCompressor(level=3).stream_writer(self._file, closefd=False)
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
+    def _open(self, path: Path) -> None:
+        self._path = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
+        if self._path.is_file() or not self._path.exists():
+            self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._file = (self._partial or path).open("wb")  # a device or pipe has no beginning to wait for
+        self._target = self._file
+        if self.name.endswith(".zst"):
+            import zstandard
+
+            self._target = zstandard.ZstdCompressor(level=3).stream_writer(self._file, closefd=False)
 
     def write(self, record: Record) -> None:
         self.write_line(dump(record))
 
     def write_line(self, line: bytes) -> None:
-        self._pending.append(line)
-        self._pending_bytes += len(line)
-        if self._pending_bytes >= BUFFER_BYTES:
+        self._lines.append(line)
+        self._bytes += len(line)
+        if self._bytes >= PENDING_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        data = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
-        try:
+        """Everything so far goes out: whoever reads it can go on."""
+        data = b"".join(self._lines)
+        self._lines.clear()
+        self._bytes = 0
+        with self._reported():
             self._target.write(data)
             self._target.flush()
-        except BrokenPipeError as error:
-            if self.name != "-":
-                raise
-            # What is left in Python's own buffer must not raise again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise ReaderLeft from error
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             where = "stdout" if self.name == "-" else self.name
-            raise InputError(f"cannot be written: {error.strerror}", where=where) from error
+            if self.name == "-":
+                # What is left in Python's own buffer must not raise again at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                if isinstance(error, BrokenPipeError):
+                    raise ReaderLeft from error
+            raise OutputError(f"cannot be written: {error.strerror or error}", where=where) from error
 
     def __enter__(self) -> Self:
         return self
@@ -206,38 +318,20 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Complete lines go out even when an error ends the run; a file takes its name only at the end."""
-        if kind is not ReaderLeft:
-            self.flush()
+        """Complete lines go to stdout even when an error ends the run; a file takes its name at the end."""
         if self.name == "-":
+            if kind is None or not issubclass(kind, ReaderLeft | OutputError):
+                self.flush()
             return
-        self._target.close()
-        if self.name.endswith(".zst"):
+        try:
+            if kind is None:
+                self.flush()
+                with self._reported():
+                    self._target.close()
+                    self._file.close()
+                    if self._partial:
+                        self._partial.replace(self._path)
+        finally:
             self._file.close()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
-
-
-def dump(record: Record) -> bytes:
-    """One line. Arrays of float32 are printed short; NaN stands for "left out" and is printed as null."""
-    try:
-        return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-    except TypeError as error:
-        if "surrogate" not in str(error) and "UTF-8" not in str(error):
-            raise
-        return orjson.dumps(
-            _well_formed(record), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        )
-
-
-def _well_formed(value: Any) -> Any:
-    """The same value with lone surrogates replaced by U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    if isinstance(value, dict):
-        return {_well_formed(key): _well_formed(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_well_formed(inner) for inner in value]
-    return value
+            if self._partial:
+                self._partial.unlink(missing_ok=True)

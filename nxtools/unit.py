@@ -1,20 +1,13 @@
-"""A unit line as the science sees it: arrays by set, and the random pool where there is one."""
+"""A unit line as the science sees it: arrays by set, and where its column of the random pool is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nxtools.records import SETS, Table, excerpts_of, sign_of, tabulate, unit_name
 from nxtools.stream import Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from nxtools.recordings.pool import Pool
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -61,9 +54,3 @@ class Unit:
     @cached_property
     def vocabulary(self) -> dict[int, str]:
         return {id: text for which in SETS for id, text in self.shown(which).table.vocabulary.items()}
-
-    def pooled(self, pool: Pool | None, which: str) -> NDArray[np.float32] | None:
-        """The unit's activations (excerpts, tokens) on a set's part of the pool."""
-        if pool is None or self.pool is None:
-            return None
-        return pool.activations(int(self.pool["column"]), which)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from nxtools.progress import warn
 
 if TYPE_CHECKING:
-    from nxtools.recordings.pool import Pool
+    from nxtools.pattern.lexicon import Lexicon
+    from nxtools.pool import Shared
     from nxtools.store import Mode, Store
-    from nxtools.stream import Record
+    from nxtools.unit import Unit
 
 KEPT = 2  # pools in memory: units come layer by layer
 
 
 class Pools:
-    """Opens pools by digest; None where the store has them no longer, which is said once.
+    """Opens pools by unit; None where the unit has none or the store has it no longer, which is said once.
 
     Pickled, it takes only the places along and opens the stores anew.
     """
@@ -24,30 +25,49 @@ class Pools:
     def __init__(self, command: str, cache: Path | str | None, mode: Mode, bulk: str | None) -> None:
         self.command = command
         self.cache, self.mode, self.bulk = cache, mode, bulk
-        self._open: dict[str, Pool | None] = {}
+        self._open: dict[str, Shared | None] = {}
+        self._there: dict[str, bool] = {}
         self._stores: list[Store] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_stores": None}
 
-    def of(self, unit: Record) -> Pool | None:
-        """The pool that a unit line names."""
-        named = unit.get("pool")
-        return self.get(named["blob"]) if isinstance(named, dict) and "blob" in named else None
-
-    def get(self, digest: str) -> Pool | None:
+    def of(self, unit: Unit) -> Shared | None:
+        """The pool that a unit names."""
+        if unit.pool is None:
+            return None
+        digest = str(unit.pool["blob"])
         if digest not in self._open:
             while len(self._open) >= KEPT:
                 del self._open[next(iter(self._open))]
             self._open[digest] = self._load(digest)
         return self._open[digest]
 
-    def _load(self, digest: str) -> Pool | None:
+    def digest(self, unit: Unit) -> str | None:
+        """The digest of the unit's pool where it is at hand: part of the questions that use the pool."""
+        return None if unit.pool is None or not self._has(str(unit.pool["blob"])) else str(unit.pool["blob"])
+
+    def lexicon(self, unit: Unit) -> Lexicon:
+        """The texts of tokens: of all that the subject has, or else of those on the line."""
+        from nxtools.pattern.lexicon import Lexicon
+
+        pool = self.of(unit)
+        return Lexicon(unit.vocabulary) if pool is None else pool.lexicon
+
+    def _has(self, digest: str) -> bool:
+        if digest in self._open:
+            return self._open[digest] is not None
+        if digest not in self._there:
+            self._there[digest] = any(store.has(digest) for store in self._places())
+        return self._there[digest]
+
+    def _load(self, digest: str) -> Shared | None:
+        from nxtools.pool import Shared
         from nxtools.recordings.pool import Pool
         from nxtools.store import MissingBlob
 
         try:
-            return Pool(digest, self._blob)
+            return Shared(Pool(digest, self._blob))
         except MissingBlob as error:
             warn(
                 f"{self.command}: {error.message}: going on without the random pool "
@@ -56,12 +76,17 @@ class Pools:
             return None
 
     def _blob(self, digest: str) -> memoryview:
+        *first, last = self._places()
+        for store in first:
+            if store.has(digest):
+                return store.open_blob(digest)
+        return last.open_blob(digest)
+
+    def _places(self) -> list[Store]:
         from nxtools.store import Store
 
         if self._stores is None:
             mode: Mode = "normal" if self.mode == "refresh" else self.mode
-            self._stores = [Store(folder) for folder in (self.bulk,) if folder] + [Store(self.cache, mode=mode)]
-        for store in self._stores[:-1]:
-            if store.has(digest):
-                return store.open_blob(digest)
-        return self._stores[-1].open_blob(digest)
+            bulk = [Store(self.bulk)] if self.bulk else []
+            self._stores = [*bulk, Store(self.cache, mode=mode)]
+        return self._stores

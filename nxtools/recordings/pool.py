@@ -83,6 +83,10 @@ class Pool:
         """Token ids (excerpts, tokens) of a set's part of the pool."""
         return self._ids[self._members[which]]
 
+    def counted(self, which: str) -> NDArray[np.bool_]:
+        """Which positions (excerpts, tokens) count; the others are left out for every unit."""
+        return ~np.isnan(self.activations(0, which))
+
     def excerpts(self, which: str) -> list[str]:
         """Names of the excerpts of a set's part."""
         return [f"{name:016x}" for name in self._names[self._members[which]].tolist()]

@@ -268,8 +268,8 @@ def _embedding(store: Store, bulk: Store, subjects: _Once, fingerprint: str) -> 
         return str(orjson.loads(stored))
     from nxtools.arrays import encode_rows, pack
 
-    weight = subjects.get().model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
-    rows, scale = encode_rows(weight.detach().float().cpu().numpy())  # type: ignore[union-attr]
+    weight = subjects.get().model.get_input_embeddings().weight  # type: ignore[operator]
+    rows, scale = encode_rows(weight.detach().float().cpu().numpy())
     blob = bulk.put_blob(pack({"row": rows, "scale": scale}), kind="plan", compress=False, required=True)
     store.put(question, orjson.dumps(blob), kind="plan")
     return blob

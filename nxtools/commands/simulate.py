@@ -1,0 +1,109 @@
+"""nx-simulate: what explanations predict, token by token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nxtools.commands._base import (
+    Shared,
+    command,
+    engine_or_offline,
+    inputs_argument,
+    run_units,
+    shared_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nxtools.commands._pools import Pools
+    from nxtools.stage import Engine, Step
+    from nxtools.stream import Record
+
+EXAMPLES = """
+nx-explain units.jsonl | nx-simulate | nx-score
+nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
+"""
+
+
+@command(
+    "nx-simulate",
+    examples=EXAMPLES,
+    takes="unit lines with explanations",
+    gives="the same lines with simulations beside each explanation: expected activations by excerpt",
+)
+@inputs_argument
+@click.option(
+    "--simulator",
+    type=click.Choice(["pattern"]),
+    default="pattern",
+    show_default=True,
+    help="Who predicts; pattern runs the sentence as the program that it is.",
+)
+@click.option("--sets", default="held-out", show_default=True, help="Which excerpts, comma-separated.")
+@click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
+@shared_options
+def main(**options: Any) -> int:
+    """Predict activations from explanations, so that they can be looked at or scored by nx-score. Values are
+    in the unit's own scale where the explanation gives it, otherwise shares of its maximum.
+    """
+    from nxtools.commands._pools import Pools
+    from nxtools.errors import UsageError
+    from nxtools.records import SETS
+    from nxtools.stage import LocalEngine
+
+    shared = Shared.of("nx-simulate", options)
+    sets = tuple(options["sets"].split(","))
+    if not set(sets) <= set(SETS):
+        raise UsageError(f"--sets takes some of {', '.join(SETS)}, not {options['sets']!r}")
+    pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+    engine = engine_or_offline(shared, "simulate", LocalEngine(_simulate, batch=64))
+    return run_units(shared, lambda store: _step(engine, pools, sets))
+
+
+def _simulate(jobs: list[Any]) -> list[Any]:
+    from nxtools.simulate.pattern import simulate
+
+    return [simulate(*job) for job in jobs]
+
+
+def _step(engine: Engine, pools: Pools, sets: tuple[str, ...]) -> Callable[[Record], Step]:
+    from nxtools.simulate.pattern import VERSION, question
+    from nxtools.stage import Failure, Question
+    from nxtools.unit import Unit
+
+    def step(record: Record) -> Step:
+        told = [e for e in record.get("explanations") or [] if isinstance(e.get("text"), str)]
+        if not told or record.get("error"):
+            return record
+        unit = Unit(record)
+        shown = [unit.shown(name) for name in sets]
+        lexicon = pools.lexicon(unit)
+        answers = yield [
+            Question(
+                "simulate.pattern",
+                VERSION,
+                question(e["text"], e.get("scale"), shown, unit, pools.digest(unit)),
+                engine,
+                (e["text"], e.get("scale"), shown, lexicon),
+                kind="simulation",
+            )
+            for e in told
+        ]
+        names = [name for one in shown for name in one.excerpts]
+        by: Record = {"simulator": "pattern", "version": VERSION}
+        for explanation, answer in zip(told, answers, strict=True):
+            others = [s for s in explanation.get("simulations") or [] if s.get("by") != by]
+            if isinstance(answer, Failure):
+                made: list[Record] = [{"by": by, "error": answer.record()}]
+            else:
+                made = [
+                    {"by": by, "excerpt": name, "expected": expected}
+                    for name, expected in zip(names, answer, strict=True)
+                ]
+            explanation["simulations"] = others + made
+        return record
+
+    return step

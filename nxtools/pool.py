@@ -1,0 +1,48 @@
+"""What all units of a random pool share, worked out once: token texts, and the pool's tokens numbered."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.recordings.pool import Pool
+from nxtools.unit import Unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nxtools.pattern.index import PoolIndex
+    from nxtools.simulate.tables import PoolIndex as TokenIndex
+
+
+class Shared:
+    """A pool with what is made of it. Everything is made when it is first asked for."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        return Lexicon(self.pool.vocabulary, self.pool.embedding)
+
+    @cached_property
+    def tokens(self) -> TokenIndex:
+        """For the token baselines."""
+        from nxtools.simulate.tables import PoolIndex as TokenIndex
+
+        return TokenIndex(self.pool.ids("evidence"), self.pool.ids("validation"))
+
+    @cached_property
+    def contexts(self) -> PoolIndex:
+        """For the pattern learner."""
+        from nxtools.pattern.index import PoolIndex
+
+        return PoolIndex(self.pool.ids("evidence"), self.pool.counted("evidence"), self.lexicon)
+
+    def activations(self, unit: Unit, which: str) -> NDArray[np.float32]:
+        """The unit's activations (excerpts, tokens) on a set's part of the pool."""
+        assert unit.pool is not None
+        return self.pool.activations(int(unit.pool["column"]), which)

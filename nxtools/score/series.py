@@ -1,0 +1,183 @@
+"""What a unit is scored with: its explanations, and beside them the baselines and the null.
+
+A *series* is one kind of prediction that is followed over all units of a run: `explanation`, `token-table`,
+`token-list`, and `null`, the explanation of the unit before it in its layer.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
+from nxtools.pattern.execute import execute
+from nxtools.pattern.language import parse
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.score import figures
+from nxtools.score.figures import Sample, Scored
+from nxtools.score.summary import replicates
+from nxtools.simulate import tables
+from nxtools.simulate.tables import TokenValues
+from nxtools.stage import Failure
+from nxtools.stream import Record
+from nxtools.unit import Shown, Unit
+
+if TYPE_CHECKING:
+    from nxtools.pool import Shared
+
+VERSION = 1  # of the question: raise it when a score would come out differently
+SERIES = ("explanation", "token-table", "token-list", "null")
+SCORED_ON = "held-out"
+
+Activations = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prediction of one unit to be scored: a pattern's text, simulated activations, or a baseline."""
+
+    target: Target
+    series: str
+    text: str | None = None
+    expected: Mapping[str, Sequence[float | None]] | None = None  # by excerpt
+    literals: int = 30
+
+
+class Target:
+    """A unit with its random pool, which is looked up when a score needs it."""
+
+    def __init__(self, unit: Unit, pool_of: Callable[[Unit], Shared | None]) -> None:
+        self.unit = unit
+        self._pool_of = pool_of
+        self._baselines: dict[int, tuple[TokenValues, TokenValues]] = {}
+
+    @cached_property
+    def pool(self) -> Shared | None:
+        return self._pool_of(self.unit)
+
+    @cached_property
+    def held_out(self) -> Shown:
+        return self.unit.shown(SCORED_ON)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        return Lexicon(self.unit.vocabulary) if self.pool is None else self.pool.lexicon
+
+    @cached_property
+    def pooled(self) -> Activations | None:
+        """True activations (excerpts, tokens) on the held-out part of the pool."""
+        return None if self.pool is None else self.pool.activations(self.unit, SCORED_ON)
+
+    def baselines(self, literals: int) -> tuple[TokenValues, TokenValues]:
+        """The token table and the token list of so many literals."""
+        if literals not in self._baselines:
+            pool = self.pool
+            evidence, validation = (
+                tables.Excerpts(
+                    shown.table.ids,
+                    shown.table.activations,
+                    shown.picks,
+                    None if pool is None else pool.activations(self.unit, which),
+                )
+                for which in ("evidence", "validation")
+                for shown in [self.unit.shown(which)]
+            )
+            index = tables.PoolIndex() if pool is None else pool.tokens
+            self._baselines[literals] = tables.learn(index, evidence, validation, literals)
+        return self._baselines[literals]
+
+
+def question(job: Job, pool: str | None) -> Record:
+    """All that a score depends on; `pool` is the digest of the pool that is at hand."""
+    unit, shown = job.target.unit, job.target.held_out
+    fields: Record = {
+        "unit": unit.name,
+        "series": job.series,
+        "excerpts": shown.question(),
+        "documents": list(shown.documents),
+        "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
+    }
+    if job.text is not None:
+        fields["text"] = job.text
+    elif job.expected is not None:
+        fields["expected"] = _stacked(job)
+    else:
+        fields["literals"] = job.literals
+        fields["learned_from"] = {name: unit.shown(name).question() for name in ("evidence", "validation")}
+    return fields
+
+
+def score(jobs: Sequence[Job]) -> list[Record | Failure]:
+    """For each job what goes on the unit line (`score`), and what the summary needs of it (`replicates`)."""
+    samples: list[Sample | Failure] = [_sample(job) for job in jobs]
+    scored = iter(figures.score_block([s for s in samples if isinstance(s, Sample)]))
+    made = [s if isinstance(s, Failure) else next(scored) for s in samples]
+    packed = iter(_packed([one for one in made if isinstance(one, Scored)]))
+    return [
+        one if isinstance(one, Failure) else {"score": figures.as_record(one), "replicates": next(packed)}
+        for one in made
+    ]
+
+
+def _sample(job: Job) -> Sample | Failure:
+    target = job.target
+    shown, pool = target.held_out, target.pool
+    try:
+        predict = _predictor(job)
+    except InputError as error:
+        return Failure("score", "no-pattern", str(error))
+    except ValueError as error:
+        return Failure("score", "no-evidence", str(error))
+    scored_pool = None
+    if pool is not None and target.pooled is not None and job.expected is None:
+        ids, documents = pool.pool.ids(SCORED_ON), tuple(pool.pool.documents_of(SCORED_ON))
+        scored_pool = figures.Pool(target.pooled, predict(ids), documents)
+    predicted = predict(shown.table.ids)
+    return Sample(
+        target.unit.name, shown.table.activations, predicted, shown.picks, shown.documents, scored_pool
+    )
+
+
+def _predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
+    target = job.target
+    if job.expected is not None:
+        return lambda ids: _stacked(job)
+    if job.text is not None:
+        pattern, lexicon = parse(job.text), target.lexicon
+        return lambda ids: execute(pattern, ids, lexicon)
+    table, named = target.baselines(job.literals)
+    chosen = table if job.series == "token-table" else named
+    return chosen.predict
+
+
+def _stacked(job: Job) -> Activations:
+    """Simulated activations in the order of the held-out excerpts; NaN where there are none."""
+    assert job.expected is not None
+    shown = job.target.held_out
+    rows = np.full(shown.table.activations.shape, np.nan, np.float32)
+    for place, excerpt in enumerate(shown.excerpts):
+        found = job.expected.get(excerpt)
+        if found is not None:
+            rows[place, : len(found)] = np.array(found, np.float32)
+    return rows
+
+
+def _packed(scored: Sequence[Scored]) -> list[dict[str, str]]:
+    """Each unit's figures under the summary's reweighted documents: 16-bit steps over -1 … 1, by figure."""
+    return [
+        {
+            name: base64.b64encode(np.rint(values * 32767).astype("<i2").tobytes()).decode()
+            for name, values in of_unit.items()
+        }
+        for of_unit in replicates(scored)
+    ]
+
+
+def unpacked(packed: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.frombuffer(base64.b64decode(values), "<i2") / 32767.0 for name, values in packed.items()}

@@ -59,7 +59,7 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 @shared_options
 def main(**options: Any) -> int:
     """Add an explanation to each unit: by default a pattern, a sentence that people can read and machines
-    can run, learned from the unit's evidence excerpts and the random pool. Dead units are passed on as they are.
+    can run, learned from the unit's evidence excerpts and the random pool. Dead units pass as they are.
     """
     from nxtools.commands._pools import Pools
     from nxtools.explain.pattern import Budget

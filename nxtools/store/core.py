@@ -23,7 +23,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
 
 from nxtools.errors import InputError
 from nxtools.store.database import Unusable, is_damage, is_full, reason
@@ -83,6 +83,11 @@ def _key(digest: str) -> bytes:
     if not _DIGEST.fullmatch(digest):
         raise InputError(f"{digest[:80]!r} is not a digest", hint="64 hex digits are")
     return bytes.fromhex(digest)
+
+
+def _is_digest(value: object) -> TypeGuard[bytes]:
+    """Whether what a row calls a digest can be one."""
+    return isinstance(value, bytes) and len(value) == 32
 
 
 def _say(message: str) -> None:
@@ -146,32 +151,45 @@ class Store:
         found: dict[str, bytes] = {}
         if self.mode != "none":
             asked = wanted if self.mode != "refresh" else [each for each in wanted if each in self._fresh]
-            elsewhere: list[tuple[str, Any]] = []
-            with self.session.reading() as connection:
-                if connection is not None:
-                    find = connection.cursor().execute
-                    find("BEGIN")  # one snapshot, and one lock, for all of them
-                    for question in asked:
-                        row = find(_FIND_ANSWER, (_key(question),)).fetchone()
-                        if row is None:
-                            continue
-                        answer = self._inline(row)
-                        if answer is None:
-                            elsewhere.append((question, row))
-                        else:
-                            found[question] = answer
-            for question, row in elsewhere:
+            lost: list[str] = []
+            for question, row in self._look_up(asked, found):
                 answer = self._in_file(row[0], self.files.read)
                 if answer is None:
-                    self._forget(_FIND_ANSWER, question)
+                    lost.append(question)
                 else:
                     found[question] = answer
+            self._forget(_FIND_ANSWER, lost)
             if len(self._used) >= _BATCH_ANSWERS:
                 self._note_uses()
         with self.session.lock:
             self.hits += len(found)
             self.misses += len(wanted) - len(found)
         return found
+
+    def _look_up(self, questions: Iterable[str], found: dict[str, bytes]) -> list[tuple[str, _Found]]:
+        """Put the answers that the database holds into `found`; return the rows of the others."""
+        others: list[tuple[str, _Found]] = []
+        with self.session.reading() as connection:
+            if connection is None:
+                return others
+            find = connection.cursor().execute
+            find("BEGIN")  # one snapshot, and one lock, for all of them
+            for question in questions:
+                try:
+                    row: _Found | None = find(_FIND_ANSWER, (_key(question),)).fetchone()
+                except sqlite3.DatabaseError as error:
+                    if not is_damage(error):
+                        raise
+                    self.session.warn_unread(error)  # a broken page hides the answers on it, no others
+                    continue
+                if row is None:
+                    continue
+                answer = self._inline(row)
+                if answer is None:
+                    others.append((question, row))
+                else:
+                    found[question] = answer
+        return others
 
     def put(self, question: str, answer: bytes, *, kind: str) -> None:
         """Keep an answer, in place of an earlier one; it is on the disk on return."""
@@ -220,7 +238,7 @@ class Store:
         view = self._in_file(_key(digest), self.files.map) if data is None else memoryview(data)
         if view is None:
             if row is not None:
-                self._forget(_FIND_BLOB, digest)
+                self._forget(_FIND_BLOB, [digest])
             raise MissingBlob(f"the blob {digest} is not in the store {self.path}")
         if data is None:
             self._note_uses()
@@ -303,10 +321,8 @@ class Store:
             try:
                 self.session.transaction(commit, urgent=required)
             except (Unusable, OSError, sqlite3.Error) as error:
-                if (
-                    is_damage(error) and len(items) > 1
-                ):  # one row's page is broken: the others need not suffer
-                    for item in items:
+                if is_damage(error) and len(items) > 1:
+                    for item in items:  # those that do not touch the broken page can be kept
                         self._keep([item], kind, compress=compress, required=required)
                     return None
                 return self._fail(error, len(rows), required=required)
@@ -364,31 +380,34 @@ class Store:
     def _in_file(self, digest: object, read: Callable[[str], _Bytes | None]) -> _Bytes | None:
         """The blob in a file, or None for one that is missing, damaged or cannot be read."""
         try:
-            return read(digest.hex()) if isinstance(digest, bytes) else None
+            return read(digest.hex()) if _is_digest(digest) else None
         except Damaged:
             self._note_damage(digest)
         except OSError as error:
-            self.session.warn_once("read", f"the store {self.path} cannot be read: {reason(error)}")
+            self.session.warn_unread(error)
         return None
 
-    def _forget(self, find: str, digest: str) -> None:
-        """Forget an answer or a blob that is missing or damaged, unless another process has mended it."""
+    def _forget(self, find: str, digests: Sequence[str]) -> None:
+        """Forget answers or blobs that are missing or damaged, but not what another process has mended."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            row: _Found | None = connection.execute(find, (_key(digest),)).fetchone()
-            if row is None:
-                return
-            blob, packed, zst, _ = row
-            data = unpack(packed, zst)
-            mended = data is not None and hashlib.sha256(data).digest() == blob
-            if mended or (isinstance(blob, bytes) and self.files.find(blob.hex()) is not None):
-                return
-            connection.execute("DELETE FROM memo WHERE question = ?", (_key(digest),))
-            connection.execute("DELETE FROM blobs WHERE digest = ?", (blob,))
+        def forget(connection: sqlite3.Connection) -> None:
+            for key in map(_key, digests):
+                row: _Found | None = connection.execute(find, (key,)).fetchone()
+                if row is None:
+                    continue
+                blob, packed, zst, _ = row
+                data = unpack(packed, zst)
+                if data is not None and hashlib.sha256(data).digest() == blob:
+                    continue
+                if _is_digest(blob) and self.files.find(blob.hex()) is not None:
+                    continue
+                connection.execute("DELETE FROM memo WHERE question = ?", (key,))
+                connection.execute("DELETE FROM blobs WHERE digest = ?", (blob,))
 
         # A store that cannot be written keeps its damage, and misses again.
-        with contextlib.suppress(Unusable, sqlite3.Error):
-            self.session.transaction(work)
+        if digests:
+            with contextlib.suppress(Unusable, sqlite3.Error):
+                self.session.transaction(forget)
 
     def _note_damage(self, digest: object) -> None:
         self.damaged += 1
@@ -398,7 +417,8 @@ class Store:
 
     def _use(self, row: _Found) -> None:
         if isinstance(row[3], int) and row[3] < now() - _USE_GRAIN:
-            self._used.add(row[0])
+            with self.session.lock:
+                self._used.add(row[0])
 
     def _note_uses(self) -> None:
         """Write down what had not been used for a day."""

@@ -58,8 +58,7 @@ class Session:
             try:
                 yield None if database is None else database.connection
             except sqlite3.Error as error:
-                advice = _ADVICE if is_damage(error) else ""
-                self.warn_once("read", f"the store {self.folder} cannot be read: {error}{advice}")
+                self.warn_unread(error)
             finally:
                 if database is not None and database.connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
@@ -96,6 +95,11 @@ class Session:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+
+    def warn_unread(self, error: Exception) -> None:
+        """Say once that answers may be there and not be found."""
+        advice = _ADVICE if is_damage(error) else ""
+        self.warn_once("read", f"the store {self.folder} cannot be read: {reason(error)}{advice}")
 
     def warn_unwritten(self, error: Exception) -> None:
         """Say once that new answers are not kept."""

@@ -1,0 +1,1 @@
+"""Assistant models: llama.cpp, OpenAI-compatible APIs, transformers, behind one small protocol."""

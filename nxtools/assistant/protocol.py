@@ -1,0 +1,103 @@
+"""What an assistant model can be asked, whichever engine runs it.
+
+Two things: to complete a prompt, and for a prompt with marked *slots* to say how likely each number from 0 to 10
+is at each slot. An assistant is an engine of the loop (`nxtools.stage`): it pulls asks whose payload is a
+`Completion` or a `Slots` and answers them in whatever batches suit it. It loads its model, or opens its
+connection, when the first ask arrives, so a run that the store answers loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nxtools.stage import Answer, Ask, Failure, Pull
+
+NUMBERS = tuple(str(number) for number in range(11))  # what an activation is written as
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat; role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Write on from a prompt: messages for models with a chat template, plain text for base models.
+
+    draw: the number of the sample where temperature is above 0; it is part of the question, so that five draws
+    are five answers. grammar: a GBNF grammar or a JSON schema that holds the answer to a form, where the engine
+    can.
+
+    Answered by `{"text": …, "tokens_in": …, "tokens_out": …}`, and `"tokens": [{"text", "logprobs": {…}}, …]`
+    when log-probabilities were asked for and the engine has them.
+    """
+
+    messages: tuple[Message, ...]
+    temperature: float
+    max_tokens: int
+    draw: int = 0
+    stop: tuple[str, ...] = ()
+    grammar: str | None = None
+    schema: Mapping[str, Any] | None = None
+    logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a prompt where a number would stand; `filler` stands there when the prompt is read on."""
+
+    filler: str
+
+
+Piece = str | Slot
+
+
+@dataclass(frozen=True)
+class Slots:
+    """A prompt with slots, in three parts that an engine may share between asks.
+
+    prefix: the same for a whole run (instructions and worked examples). explanation: the same for all excerpts
+    of a unit. excerpt: one excerpt, with its slots. Pieces are tokenised one by one, so no delimiter merges with
+    a token.
+
+    Answered by `{"probabilities": [[p0 … p10], …], "mass": [m, …]}`, one row per slot: probabilities renormalised
+    over the numbers, and the mass that the numbers had together before that.
+    """
+
+    prefix: tuple[str, ...]
+    explanation: tuple[str, ...]
+    excerpt: tuple[Piece, ...]
+
+
+class Assistant(Protocol):
+    """An engine with a name and an identity."""
+
+    name: str  # as the user said it: llama:model.gguf
+
+    def identity(self) -> dict[str, Any]:
+        """What answers depend on besides the ask: a digest of weights, or base URL and model; settings.
+
+        Never a key, and nothing that needs the model to be loaded.
+        """
+        ...
+
+    def has(self, ability: str) -> bool:
+        """Whether the engine can do this: "slots" (distributions at prompt positions), "logprobs" (of what it
+        writes), "grammar", "schema", "chat". May load the model or ask the server; the answer is remembered.
+        """
+        ...
+
+    def count_tokens(self, text: str) -> int | None:
+        """How many tokens a text takes, None where that cannot be known."""
+        ...
+
+    def context(self) -> int | None:
+        """How many tokens prompt and answer may have together, None where that cannot be known."""
+        ...
+
+    def answer(self, pull: Pull) -> Iterator[list[tuple[Ask, Answer | Failure]]]: ...

@@ -82,7 +82,7 @@ def test_it_predicts_text_it_was_not_trained_on_better_than_a_bigram(
     assert len(fresh_ids) > 5000
     bigram = train.bigram_loss(learned_ids, fresh_ids)
     assert bigram < train.unigram_loss(learned_ids, fresh_ids) - 1  # so it is no straw man
-    assert train.model_loss(subject, fresh_ids) < bigram - 0.02
+    assert train.model_loss(subject, fresh_ids) < bigram - 0.3
 
 
 def test_the_loss_is_that_of_every_token_in_its_own_window(train: Any, subject: Any) -> None:

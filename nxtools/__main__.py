@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
+
+from nxtools.commands import names
 
 
 def main() -> None:
-    from nxtools import commands
-
-    names = sorted(m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_"))
-    if len(sys.argv) < 2 or sys.argv[1] not in names:
-        sys.exit(f"nxtools: name a command: {', '.join(names)}")
-    command = importlib.import_module(f"nxtools.commands.{sys.argv[1]}")
-    sys.argv = [f"nx-{sys.argv[1]}", *sys.argv[2:]]
-    command.main()
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in names():
+        print(f"nxtools: name a command: {', '.join(names())}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"nx-{name}", *sys.argv[2:]]
+    importlib.import_module(f"nxtools.commands.{name}").main()
 
 
 if __name__ == "__main__":

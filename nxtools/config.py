@@ -1,31 +1,77 @@
 """Where an option's value comes from: flag, `NXTOOLS_…` variable, `nxtools.toml`, default, in this order.
 
-`nxtools.toml` in the working folder holds option names at the top for every command, and a table per command
-for one: `seed = 1`, `[explain]`, `literals = 10`.
+`nxtools.toml` in the working folder has options as they are typed: at the top for every command that has
+them, in a table for one command:
+
+    seed = 1
+    keep-going = true
+
+    [explain]
+    literals = 10
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from nxtools.errors import InputError
+from nxtools.errors import UsageError
 
 FILE = "nxtools.toml"
-PREFIX = "NXTOOLS"
+PREFIX = "NXTOOLS_"
 
 
-def defaults_for(command: str) -> dict[str, Any]:
-    """The options that the file sets for `explain` (of nx-explain), by parameter name."""
+def variable(option: str) -> str:
+    """`allow-errors` as NXTOOLS_ALLOW_ERRORS."""
+    return PREFIX + option.upper().replace("-", "_")
+
+
+def settings(
+    command: str, commands: Collection[str], options_of: Callable[[str], Collection[str]]
+) -> dict[str, Any]:
+    """What the file sets for a command (`explain`, of nx-explain), by option.
+
+    `commands`: all that there are, `options_of`: the options of one. Raises UsageError for a name that
+    nothing has: a misspelt setting would change a run in silence.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    shared: dict[str, Any] = {}
+    for name, value in _read().items():
+        if isinstance(value, dict):
+            tables[name] = {option.replace("_", "-"): inner for option, inner in value.items()}
+        else:
+            shared[name.replace("_", "-")] = value
+    for name, table in tables.items():
+        if name not in commands:
+            raise UsageError(f"there is no command {name!r}", where=FILE, hint=f"{', '.join(commands)}")
+        if name == command:
+            _all_known(table, set(options_of(command)), f"nx-{command} has no option")
+    if not set(shared) <= set(options_of(command)):
+        _all_known(shared, {o for each in commands for o in options_of(each)}, "no command has an option")
+    ours = {name: value for name, value in shared.items() if name in options_of(command)}
+    return ours | tables.get(command, {})
+
+
+def _read() -> dict[str, Any]:
     path = Path(FILE)
     if not path.is_file():
         return {}
     import tomllib
 
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"is not TOML: {error}", where=FILE) from error
-    shared = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    own = settings.get(command, {})
-    return {name.replace("-", "_"): value for name, value in {**shared, **own}.items()}
+        raise UsageError(f"is not TOML: {error}", where=FILE) from error
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=FILE) from error
+
+
+def _all_known(named: Collection[str], known: set[str], complaint: str) -> None:
+    for name in named:
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "options are named as they are typed, without --"
+            raise UsageError(f"{complaint} {name!r}", where=FILE, hint=hint)

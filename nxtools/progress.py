@@ -1,13 +1,17 @@
 """How far a command is, on stderr: a line that renews itself on a terminal, one line at the end elsewhere.
 
-Several commands of one pipe share a terminal, so each writes its name, and not more than twice a second.
+Several commands of one pipe share a terminal: each begins its line with its name, renews it twice a second at
+most, and never writes a second row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+
+CLEAR = "\r\x1b[K"
 
 
 class Progress:
@@ -19,17 +23,17 @@ class Progress:
         self.done = 0
         self._begun = time.monotonic()
         self._shown = self._begun
-        self._live = not quiet and sys.stderr.isatty()
+        self._live = not quiet and on_terminal()
 
     def step(self, count: int = 1) -> None:
         self.done += count
         now = time.monotonic()
         if self._live and now - self._shown >= 0.5:
             self._shown = now
-            of = f"/{self.total}" if self.total else ""
+            of = f"/{self.total:,}" if self.total else ""
             rate = self.done / (now - self._begun)
-            sys.stderr.write(f"\r\x1b[K{self.command}: {self.done}{of} {self.noun}, {rate:.0f}/s")
-            sys.stderr.flush()
+            line = f"{self.command}: {self.done:,}{of} {self.noun}, {rate:,.0f}/s"
+            _write(CLEAR + line[: columns() - 1])
 
     def say(self, line: str) -> None:
         """A line that stays, unless the user asked for quiet."""
@@ -38,14 +42,24 @@ class Progress:
 
 
 def warn(line: str) -> None:
-    """A whole line on stderr, clear of a progress line. A closed stderr is nobody's error."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    """A whole line on stderr, clear of a progress line."""
+    _write(f"{CLEAR if on_terminal() else ''}{line}\n")
+
+
+def on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def columns() -> int:
     try:
-        sys.stderr.write(f"{clear}{line}\n")
-        sys.stderr.flush()
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
-        pass
+        return 80
 
 
-def colours() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+def _write(text: str) -> None:
+    """At once, so that lines of several commands do not mix. A closed stderr is nobody's error."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -94,14 +94,14 @@ class LocalEngine:
     def __init__(self, function: Compute, *, batch: int = 32, jobs: int = 1) -> None:
         self.function = function
         self.batch = batch
+        self.jobs = jobs
         self._workers: Workers | None = None
-        if jobs > 1:
-            from nxtools.parallel import Workers
-
-            self._workers = Workers(function, jobs)
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
-        if self._workers is not None:
+        if self.jobs > 1:
+            from nxtools.parallel import Workers
+
+            self._workers = self._workers or Workers(self.function, self.jobs)
             yield from self._workers.answer(lambda: pull(self.batch))
             return
         while asks := pull(self.batch):

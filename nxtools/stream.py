@@ -250,6 +250,19 @@ def well_formed(value: Any) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """For a block that writes to stdout and does nothing else. Raises ReaderLeft or OutputError."""
+    try:
+        yield
+    except OSError as error:
+        # What is left in Python's own buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise ReaderLeft from error
+        raise OutputError(f"cannot be written: {error.strerror or error}", where="stdout") from error
+
+
 class Writer:
     """Whole lines to stdout (`-`), or to a file that appears only when it is complete.
 
@@ -301,16 +314,14 @@ class Writer:
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
+        if self.name == "-":
+            with to_stdout():
+                yield
+            return
         try:
             yield
         except OSError as error:
-            where = "stdout" if self.name == "-" else self.name
-            if self.name == "-":
-                # What is left in Python's own buffer must not raise again at exit.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                if isinstance(error, BrokenPipeError):
-                    raise ReaderLeft from error
-            raise OutputError(f"cannot be written: {error.strerror or error}", where=where) from error
+            raise OutputError(f"cannot be written: {error.strerror or error}", where=self.name) from error
 
     def __enter__(self) -> Self:
         return self

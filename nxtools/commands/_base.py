@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from nxtools import config
+from nxtools import commands, config
 from nxtools.errors import InputError, NxError, UsageError
 from nxtools.progress import Progress, warn
-from nxtools.stream import Reader, ReaderLeft, Record, Writer
+from nxtools.stream import JSON_NAMES, Reader, ReaderLeft, Record, Writer, named, to_stdout
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts, Engine, Step
@@ -24,7 +27,7 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = (
-    "0 done; 1 some answers are errors; 2 usage; 3 the input cannot be read; "
+    "0 done; 1 some answers are errors; 2 usage; 3 the input cannot be read or the output not written; "
     "4 a model cannot be used; 70 a bug; 130 interrupted"
 )
 
@@ -37,6 +40,16 @@ class NxCommand(click.Command):
         self.examples = examples
         self.takes = takes
         self.gives = gives
+        for name, option in self.options().items():
+            option.envvar = config.variable(name)
+
+    def options(self) -> dict[str, click.Option]:
+        """The options that have a value, by name as it is typed: `allow-errors`."""
+        return {
+            next((o for o in param.opts if o.startswith("--")), param.opts[0]).lstrip("-"): param
+            for param in self.params
+            if isinstance(param, click.Option) and param.expose_value
+        }
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Records"):
@@ -47,45 +60,83 @@ class NxCommand(click.Command):
         with formatter.section("Exit status"):
             formatter.write_text(EXIT_CODES)
 
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        sys.exit(self._guarded(*args, **kwargs))
+    def main(self, args: Iterable[str] | None = None, *_: Any, **__: Any) -> NoReturn:
+        """Runs the command and exits. click's own `main` takes any broken pipe for a reader that left."""
+        sys.exit(self._guarded(list(sys.argv[1:] if args is None else args)))
 
-    def _guarded(self, *args: Any, **kwargs: Any) -> int:
-        name = self.name or "nx"
+    def _guarded(self, args: list[str]) -> int:
         try:
-            kwargs.setdefault("auto_envvar_prefix", config.PREFIX)
-            defaults = config.defaults_for(name.removeprefix("nx-"))
-            kwargs.setdefault("default_map", defaults)
-            kwargs.setdefault("prog_name", name)
-            status: Any = super().main(*args, **{**kwargs, "standalone_mode": False})
+            with self._parsed(args) as ctx:
+                status: Any = self.invoke(ctx)
             return status if isinstance(status, int) else 0
         except ReaderLeft:
             return 0
-        except click.exceptions.Abort:
+        except click.exceptions.Exit as error:
+            return error.exit_code
+        except click.exceptions.Abort:  # a question was answered with no
+            return EXIT_INTERRUPTED
+        except KeyboardInterrupt:
+            warn(f"{self.name}: interrupted (what was finished is in the store: run it again to go on)")
             return EXIT_INTERRUPTED
         except click.ClickException as error:
-            warn(f"{name}: {error.format_message()} (see {name} -h)")
-            return error.exit_code
+            return self._report(error, f"{_complaint(error)} (see {self.name} -h)", error.exit_code)
         except NxError as error:
             return self._report(error, str(error), error.exit_status)
-        except KeyboardInterrupt:
-            warn(f"{name}: interrupted; what was finished is in the store, run it again to go on")
-            return EXIT_INTERRUPTED
         except BrokenPipeError as error:
             return self._report(error, f"a connection closed: {error}", EXIT_BUG)
         except Exception as error:
-            where = f"{type(error).__name__}: {error}"
+            what = ", ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
             return self._report(
-                error, f"this is a bug: {where} (NXTOOLS_DEBUG=1 shows the traceback)", EXIT_BUG
+                error, f"this is a bug: {what} (NXTOOLS_DEBUG=1 shows the traceback)", EXIT_BUG
             )
+
+    def _parsed(self, args: list[str]) -> click.Context:
+        """What was asked for; -h and --version print it and raise Exit."""
+        defaults = self._defaults()
+        with to_stdout():
+            return self.make_context(self.name, args, default_map=defaults)
+
+    def _defaults(self) -> dict[str, Any]:
+        """What nxtools.toml sets, by parameter. UsageError for what fits no option."""
+        options = self.options()
+        found = config.settings((self.name or "").removeprefix("nx-"), commands.names(), options_of)
+        defaults = {}
+        for name, value in found.items():
+            option = options[name]
+            kinds: tuple[type, ...] = (str, int, float)
+            if option.is_flag or option.multiple:
+                kinds = (bool,) if option.is_flag else (list,)
+            if type(value) not in kinds:
+                wanted = " or ".join(JSON_NAMES[kind] for kind in kinds)
+                raise UsageError(f"{name!r} is {named(value)}, not {wanted}", where=config.FILE)
+            defaults[option.name or name] = value
+        return defaults
 
     def _report(self, error: Exception, line: str, status: int) -> int:
         if os.environ.get("NXTOOLS_DEBUG"):
             import traceback
 
             traceback.print_exception(error)
-        warn(f"{self.name}: {line}")
+        warn(f"{self.name}: {' '.join(part.strip() for part in line.splitlines())}")
         return status
+
+
+def options_of(command: str) -> list[str]:
+    """The options of another command, which is loaded for it: only nxtools.toml makes us ask."""
+    made = importlib.import_module(f"nxtools.commands.{command}").main
+    return list(made.options())
+
+
+def _complaint(error: click.ClickException) -> str:
+    """What click says is wrong, and where the value stood when it was not typed."""
+    message = error.format_message()
+    if isinstance(error, click.BadParameter) and error.ctx and isinstance(error.param, click.Option):
+        source = error.ctx.get_parameter_source(error.param.name or "")
+        if source is click.core.ParameterSource.ENVIRONMENT:
+            return f"{error.param.envvar}: {message}"
+        if source is click.core.ParameterSource.DEFAULT_MAP:
+            return f"{config.FILE}: {message}"
+    return message
 
 
 def command(name: str, *, examples: str, takes: str, gives: str) -> Callable[[Callable[..., Any]], NxCommand]:
@@ -135,6 +186,7 @@ class Shared:
         modes = [mode for flag, mode in flags.items() if options.pop(flag)]
         if len(modes) > 1:
             raise UsageError("--no-cache, --refresh and --offline exclude each other")
+        allowed(options["allow_errors"], 0)  # better to hear of it now than when all is done
         return cls(
             command=name,
             inputs=tuple(options.pop("inputs", ())),
@@ -163,15 +215,17 @@ class Shared:
 
     def status(self, counts: Counts) -> int:
         """0, or 1 when more answers failed than --allow-errors admits."""
-        text = self.allow_errors.strip()
-        try:
-            if text.endswith("%"):
-                allowed = float(text[:-1]) / 100 * max(1, counts.asked + counts.skipped)
-            else:
-                allowed = int(text)
-        except ValueError as error:
-            raise UsageError(f"--allow-errors takes a number or a percentage, not {text!r}") from error
-        return EXIT_SOME_FAILED if counts.errors > allowed else 0
+        admitted = allowed(self.allow_errors, counts.asked + counts.skipped)
+        return EXIT_SOME_FAILED if counts.errors > admitted else 0
+
+
+def allowed(text: str, total: int) -> float:
+    """How many errors `--allow-errors 3` or `--allow-errors 5%` admits among so many. UsageError."""
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip(), re.ASCII)
+    if match is None:
+        hint = "--allow-errors 3, --allow-errors 5%"
+        raise UsageError(f"--allow-errors takes a number or a percentage, not {text!r}", hint=hint)
+    return int(match[1]) if match[1] else float(match[2]) * total / 100
 
 
 shared_options = _stack(
@@ -215,6 +269,10 @@ class OfflineEngine:
             yield [(ask, failure) for ask in asks]
 
 
+def say_counts(progress: Progress, counts: Counts) -> None:
+    progress.say(f"{counts.units:,} units: {counts.described()}")
+
+
 def run_units(
     shared: Shared,
     begin: Callable[[Store], Callable[[Record], Step]],
@@ -222,21 +280,17 @@ def run_units(
     noun: str = "units",
     prepare: Callable[[Iterable[Record]], Iterable[Record]] = lambda units: units,
     each: Callable[[Record], None] = lambda unit: None,
-    finish: Callable[[Progress, Counts], None] = lambda progress, counts: None,
+    finish: Callable[[Progress, Counts], None] = say_counts,
 ) -> int:
-    """Runs the step that `begin(store)` gives over the units that come in; returns the exit status."""
+    """Runs the step that `begin(store)` gives over the units that come in; returns the exit status.
+
+    `prepare` may change units as they are read, one by one; `each` sees those that go out; `finish` says at
+    the end what came of it.
+    """
     from nxtools.records import check_unit
     from nxtools.stage import Loop
 
     reader = shared.reader(check_unit)
-    skipped = 0
-
-    def on_bad(error: InputError) -> None:
-        nonlocal skipped
-        skipped += 1
-        shared.on_bad(error)
-
-    reader.on_bad = on_bad
     progress = Progress(shared.command, noun, quiet=shared.quiet)
     with shared.open_store() as store, Writer(shared.output) as out:
         loop = Loop(
@@ -244,16 +298,19 @@ def run_units(
             begin(store),
             store,
             where=lambda: reader.where,
+            ready=reader.ready,
+            before_waiting=out.flush,
             keep_going=shared.keep_going,
             on_bad=shared.on_bad,
         )
-        for unit in loop:
-            each(unit)
-            out.write(unit)
-            progress.step()
-        loop.counts.skipped += skipped
-        finish(progress, loop.counts)
-        return shared.status(loop.counts)
+        with contextlib.closing(iter(loop)) as units:
+            for unit in units:
+                each(unit)
+                out.write(unit)
+                progress.step()
+    loop.counts.skipped += reader.skipped
+    finish(progress, loop.counts)
+    return shared.status(loop.counts)
 
 
 def engine_or_offline(shared: Shared, stage: str, engine: Engine) -> Engine:

@@ -1,8 +1,8 @@
 """What an assistant model can be asked, whichever engine runs it.
 
-Two things: to complete a prompt, and for a prompt with marked *slots* to say how likely each number from 0 to 10
-is at each slot. An assistant is an engine of the loop (`nxtools.stage`): it pulls asks whose payload is a
-`Completion` or a `Slots` and answers them in whatever batches suit it. It loads its model, or opens its
+Two things: to complete a prompt, and for a prompt with marked *slots* to say how likely each number from 0
+to 10 is at each slot. An assistant is an engine of the loop (`nxtools.stage`): it pulls asks whose payload is
+a `Completion` or a `Slots` and answers them in whatever batches suit it. It loads its model, or opens its
 connection, when the first ask arrives, so a run that the store answers loads nothing.
 """
 
@@ -29,9 +29,9 @@ class Message:
 class Completion:
     """Write on from a prompt: messages for models with a chat template, plain text for base models.
 
-    draw: the number of the sample where temperature is above 0; it is part of the question, so that five draws
-    are five answers. grammar: a GBNF grammar or a JSON schema that holds the answer to a form, where the engine
-    can.
+    draw: the number of the sample where temperature is above 0; it is part of the question, so that five
+    draws are five answers. grammar, schema: a GBNF grammar or a JSON schema that holds the answer to a form,
+    where the engine can.
 
     Answered by `{"text": …, "tokens_in": …, "tokens_out": …}`, and `"tokens": [{"text", "logprobs": {…}}, …]`
     when log-probabilities were asked for and the engine has them.
@@ -61,12 +61,12 @@ Piece = str | Slot
 class Slots:
     """A prompt with slots, in three parts that an engine may share between asks.
 
-    prefix: the same for a whole run (instructions and worked examples). explanation: the same for all excerpts
-    of a unit. excerpt: one excerpt, with its slots. Pieces are tokenised one by one, so no delimiter merges with
-    a token.
+    prefix: the same for a whole run (instructions and worked examples). explanation: the same for all
+    excerpts of a unit. excerpt: one excerpt, with its slots. Pieces are tokenised one by one, so no delimiter
+    merges with a token.
 
-    Answered by `{"probabilities": [[p0 … p10], …], "mass": [m, …]}`, one row per slot: probabilities renormalised
-    over the numbers, and the mass that the numbers had together before that.
+    Answered by `{"probabilities": [[p0 … p10], …], "mass": [m, …]}`, one row per slot: probabilities
+    renormalised over the numbers, and the mass that the numbers had together before that.
     """
 
     prefix: tuple[str, ...]

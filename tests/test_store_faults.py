@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from nxtools.store import MissingBlob, Store, StoreError, question_digest
+from nxtools.store.database import Database
+from nxtools.store.files import discard as discard_damaged
 from nxtools.store.upkeep import verify
 
 SMALL = b"the answer" * 50
@@ -195,8 +197,7 @@ ROW_DAMAGES = {
 def test_a_damaged_row_is_a_miss_and_mended_by_the_next_put(
     make: MakeStore, folder: Path, damage: str
 ) -> None:
-    make().put(ask(1), SMALL, kind="test")
-    make().close()
+    make().put_many([(ask(1), SMALL), (ask(2), LARGE)], kind="test")
     with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as database, database:
         database.execute(damage)
     store = make()
@@ -204,6 +205,45 @@ def test_a_damaged_row_is_a_miss_and_mended_by_the_next_put(
     assert (store.hits, store.misses) == (0, 1)
     store.put(ask(1), SMALL, kind="test")
     assert make().get(ask(1)) == SMALL
+
+
+@pytest.mark.parametrize("data", [SMALL, NOISE], ids=["in the database", "in a file"])
+def test_what_another_process_has_mended_is_not_forgotten(
+    make: MakeStore, folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Both find the damage, the other computes and puts, and only then do we forget."""
+    make().put(ask(1), data, kind="test")
+    with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as database, database:
+        database.execute("UPDATE blobs SET data = X'00' WHERE data IS NOT NULL")
+    for _, path in make().files.walk():
+        path.unlink()
+    store = make()
+    forget = store._forget
+
+    def forget_late(find: str, digests: list[str]) -> None:
+        make().put(ask(1), data, kind="test")
+        forget(find, digests)
+
+    monkeypatch.setattr(store, "_forget", forget_late)
+    assert store.get(ask(1)) is None
+    assert make().get(ask(1)) == data
+
+
+def test_a_file_that_another_process_has_mended_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"damaged")
+    seen = path.stat()
+    (tmp_path / "new").write_bytes(b"mended")
+    (tmp_path / "new").rename(path)
+    discard_damaged(path, seen)
+    assert path.read_bytes() == b"mended"
+
+
+def test_a_damaged_plain_file_does_not_hide_a_compressed_one(make: MakeStore) -> None:
+    path = make().files.find(make().put_blob(LARGE, kind="test", compress=False))
+    assert path is not None and path.suffix == ""
+    flip_bit(path, 7)
+    assert make().blob(make().put_blob(LARGE, kind="test", compress=True)) == LARGE
 
 
 def test_damage_is_counted_and_told_once(make: MakeStore, folder: Path, warnings: list[str]) -> None:
@@ -317,6 +357,32 @@ def test_what_is_no_database_is_moved_aside(make: MakeStore, folder: Path, warni
     assert make().get(ask(1)) == SMALL
     assert (folder / "index.sqlite.damaged-1").read_bytes().startswith(b"this is not a database")
     assert len(warnings) == 1 and "moved aside" in warnings[0]
+
+
+def test_a_database_that_was_just_begun_is_no_damage(
+    make: MakeStore, folder: Path, warnings: list[str]
+) -> None:
+    """The process that was making it was killed before it had committed its tables."""
+    folder.mkdir()
+    (folder / "index.sqlite").touch()
+    make().put(ask(1), SMALL, kind="test")
+    assert make().get(ask(1)) == SMALL
+    assert warnings == [] and not list(folder.glob("*.damaged-*"))
+
+
+def test_a_database_that_another_process_has_just_replaced_is_kept(
+    make: MakeStore, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We saw it damaged, and before we had the lock the other had put a good one in its place."""
+    make().put(ask(1), SMALL, kind="test")
+    connect = Database._connect
+
+    def connect_late(database: Database) -> None:
+        monkeypatch.setattr(Database, "_connect", connect)
+
+    monkeypatch.setattr(Database, "_connect", connect_late)
+    assert make().get(ask(1)) == SMALL
+    assert warnings == [] and not list(folder.glob("*.damaged-*"))
 
 
 def test_blobs_outlive_the_database(make: MakeStore, folder: Path) -> None:

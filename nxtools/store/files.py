@@ -59,7 +59,7 @@ class BlobFiles:
             try:
                 return b"".join(_verified(file, digest, zst=path.suffix == ".zst"))
             except Damaged:
-                _discard(path, os.fstat(file.fileno()))
+                discard(path, os.fstat(file.fileno()))
                 raise
         return None
 
@@ -74,7 +74,7 @@ class BlobFiles:
             read = self.read(digest)
             return None if read is None else memoryview(read)
         if hashlib.sha256(data).hexdigest() != digest:
-            _discard(path, seen)
+            discard(path, seen)
             raise Damaged(digest)
         return memoryview(data)
 
@@ -188,7 +188,7 @@ def _compressed(plain: Path) -> Path:
     return plain.with_name(plain.name + ".zst")
 
 
-def _discard(path: Path, seen: os.stat_result) -> None:
+def discard(path: Path, seen: os.stat_result) -> None:
     """Remove a damaged file if that is possible, but not a good one that was just put in its place."""
     with contextlib.suppress(OSError):
         now = path.stat()

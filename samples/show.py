@@ -24,7 +24,7 @@ def main(path: str) -> None:
     print(f"{len(rows)} units are explained in {path}. The best:\n")
     for score, name, text in rows[:SHOWN]:
         print(f"  {score:.2f}  {name:>6}  {text if len(text) <= WIDTH else text[: WIDTH - 1] + '…'}")
-    print(f"\nEverything about unit 2:41:  grep '\"layer\":2,\"index\":41,' {path}")
+    print(f'\nEverything about unit 2:41:  grep \'"layer":2,"index":41,\' {path}')
 
 
 if __name__ == "__main__":

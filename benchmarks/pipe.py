@@ -1,0 +1,106 @@
+"""How fast the light commands are: units per second, start-up, and a second run that finds everything stored.
+
+    python benchmarks/pipe.py [--subject DIR] [--text SOURCE] [--excerpts N]
+
+Every figure is the median of several runs of the whole command, start-up included, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUNS = 3
+COMMANDS = ("cache", "explain", "record", "score", "simulate", "top")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subject", default="samples/pydoc-1m")
+    parser.add_argument("--text", default="python-docs")
+    parser.add_argument("--excerpts", type=int, default=4000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NXTOOLS_CACHE"] = str(Path(folder, "cache"))
+        os.environ["OMP_NUM_THREADS"] = "1"
+        files = {
+            name: str(Path(folder, f"{name}.jsonl")) for name in ("recorded", "units", "explained", "scored")
+        }
+        source = ["--subject", options.subject, "--excerpts", str(options.excerpts), options.text]
+        run(["nx-record", *source, "-o", files["recorded"]])
+        # Lines of 40 excerpts: 20 to learn from, 10 to choose by, 10 to score on.
+        top = ["nx-top", files["recorded"], "-o", files["units"]]
+        run(top)
+        units = Path(files["units"]).read_bytes().count(b"\n")
+        explain = ["nx-explain", "-j1", files["units"], "-o", files["explained"]]
+        alone = ["nx-score", "--baselines", "none", files["explained"], "-o", files["scored"]]
+        score = ["nx-score", files["explained"], "-o", files["scored"]]
+        print(f"{units} units, {Path(files['units']).stat().st_size / units / 1000:.0f} kB a line\n")
+        print("| what | units/s, wall | units/s, CPU |\n|---|---|---|")
+        show("nx-top", units, [top])
+        show("nx-explain -j1, fresh", units, [[*explain, "--refresh"]])
+        show("nx-score --baselines none, fresh", units, [[*alone, "--refresh"]])
+        show(
+            "nx-explain -j1 and nx-score --baselines none, fresh",
+            units,
+            [[*explain, "--refresh"], [*alone, "--refresh"]],
+        )
+        show("nx-score with baselines and null, fresh", units, [[*score, "--refresh"]])
+        run(explain), run(score)
+        seconds = [second_run(source, files["scored"]) for _ in range(RUNS)]
+        print(f"\nSecond run of the whole pipe: {statistics.median(seconds):.2f} s for {units} units")
+        print("\n| nx-… -h | ms |\n|---|---|")
+        for name in COMMANDS:
+            taken = [timed([[f"nx-{name}", "-h"]])[0] for _ in range(7)]
+            print(f"| {name} | {1000 * statistics.median(taken):.0f} |")
+
+
+def path_of(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(
+        [path_of(command[0]), *command[1:]], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def timed(commands: list[list[str]]) -> tuple[float, float]:
+    """Wall seconds and CPU seconds of commands one after another."""
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in commands:
+        run(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - begun, cpu
+
+
+def show(name: str, units: int, commands: list[list[str]]) -> None:
+    walls, cpus = zip(*(timed(commands) for _ in range(RUNS)), strict=True)
+    print(
+        f"| {name} | {units / statistics.median(walls):.0f} | {units / statistics.median(cpus):.0f} |",
+        flush=True,
+    )
+
+
+def second_run(source: list[str], scored: str) -> float:
+    pipe = " | ".join(
+        [
+            f"{path_of('nx-record')} -q {' '.join(source)}",
+            *(f"{path_of(f'nx-{n}')} -q" for n in ("top", "explain", "score")),
+        ]
+    )
+    begun = time.perf_counter()
+    subprocess.run(["bash", "-o", "pipefail", "-c", f"{pipe} > {scored}"], check=True)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

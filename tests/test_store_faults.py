@@ -195,7 +195,7 @@ ROW_DAMAGES = {
 
 @pytest.mark.parametrize("damage", ROW_DAMAGES.values(), ids=ROW_DAMAGES)
 def test_a_damaged_row_is_a_miss_and_mended_by_the_next_put(
-    make: MakeStore, folder: Path, damage: str
+    make: MakeStore, folder: Path, warnings: list[str], damage: str
 ) -> None:
     make().put_many([(ask(1), SMALL), (ask(2), LARGE)], kind="test")
     with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as database, database:
@@ -203,6 +203,7 @@ def test_a_damaged_row_is_a_miss_and_mended_by_the_next_put(
     store = make()
     assert store.get(ask(1)) is None
     assert (store.hits, store.misses) == (0, 1)
+    assert not any("cannot be read" in warning for warning in warnings)
     store.put(ask(1), SMALL, kind="test")
     assert make().get(ask(1)) == SMALL
 

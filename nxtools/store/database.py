@@ -155,9 +155,16 @@ class Database:
 
     def _raw(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             address, uri=True, timeout=self._patience, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = _text
+        return connection
+
+
+def _text(stored: bytes) -> str:
+    """A damaged row may hold any bytes as text; finding it must not end the search for others."""
+    return stored.decode("utf-8", "replace")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:

@@ -343,6 +343,7 @@ class Writer:
                     if self._partial:
                         self._partial.replace(self._path)
         finally:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written cannot be written now either
+                self._file.close()
             if self._partial:
                 self._partial.unlink(missing_ok=True)

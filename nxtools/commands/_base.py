@@ -205,7 +205,7 @@ class Shared:
         return Store(path, mode=self.cache_mode, warn=lambda line: warn(f"{self.command}: {line}"))
 
     def on_bad(self, error: InputError) -> None:
-        warn(f"{self.command}: {error}; skipped")
+        warn(f"{self.command}: {error.where}: {error.message}; skipped")
 
     def reader(self, check: Callable[[Record], None]) -> Reader:
         if not self.inputs and sys.stdin.isatty():

@@ -1,0 +1,57 @@
+"""What several test modules use: the commands as a user runs them, and small unit lines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parent.parent
+UNITS = ROOT / "tests" / "golden" / "units.jsonl"
+
+Ran = subprocess.CompletedProcess[bytes]
+Run = Callable[..., Ran]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="Take what the golden pipes print for right.")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """bin/ first on the PATH, a store of its own, no settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NXTOOLS_")}
+    return kept | {
+        "PATH": f"{ROOT / 'bin'}:{kept['PATH']}",
+        "NXTOOLS_PYTHON": sys.executable,
+        "NXTOOLS_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path, environment: dict[str, str]) -> Run:
+    """Runs a program, or a line of bash with pipefail, in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def run(*words: object, stdin: bytes = b"", env: dict[str, str] | None = None, **more: Any) -> Ran:
+        line = [str(word) for word in words]
+        if len(line) == 1:
+            line = ["bash", "-o", "pipefail", "-c", line[0]]
+        options = {"cwd": folder, "env": environment | (env or {}), "capture_output": True, "timeout": 60}
+        return subprocess.run(line, input=stdin, check=False, **(options | more))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def units() -> list[dict[str, Any]]:
+    """Units of our own making: one of both signs, a dead one, one that somebody wrote a note on."""
+    return [orjson.loads(line) for line in UNITS.read_bytes().splitlines()]

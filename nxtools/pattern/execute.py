@@ -50,6 +50,22 @@ def execute(
     return predicted / np.float32(FULL)
 
 
+def names(
+    pattern: Pattern, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
+) -> NDArray[np.bool_]:
+    """Which positions of excerpts (E, T) a rule of `pattern` matches; the others have its background."""
+    lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
+    size = max(len(lexicon), int(ids.max(initial=-1)) + 1)
+    alone = [_named(rule.current, lexicon, size) for rule in pattern.rules if not rule.context]
+    by_id = np.zeros(size, dtype=bool)
+    by_id[np.concatenate([*alone, np.zeros(0, dtype=np.intp)])] = True
+    matched: NDArray[np.bool_] = by_id[ids]
+    for rule in pattern.rules:
+        if rule.context:
+            matched[_matches(rule, ids, lexicon, size)] = True
+    return matched
+
+
 def _most_specific(
     rules: Iterable[Rule], ids: NDArray[np.integer], lexicon: Lexicon, size: int
 ) -> tuple[Levels, NDArray[np.bool_]]:

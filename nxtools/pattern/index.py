@@ -1,0 +1,148 @@
+"""The contexts of the evidence pool, indexed once for all units of a run.
+
+A context is a token with up to three tokens before it (a suffix of the text so far). All units share the
+pool's excerpts, so what a unit adds is one number per position, and learning is sums over groups of
+positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.pattern.lexicon import Ids, Lexicon
+
+LONGEST = 4  # tokens of a context, the current one included
+OFTEN = 2  # occurrences that a context of several tokens needs to be worth a rule
+
+Numbers = NDArray[np.intp]
+Keys = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def totals(numbers: Numbers, values: Floats, size: int) -> Floats:
+    """(size,): the sum of `values` for each number."""
+    return np.bincount(numbers, values, size).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """A tree of contexts. Number i extends `parent[i]` (-1: a token alone) by the id `token[i]` before it.
+
+    `length`: tokens, 1 to LONGEST. `head`: the number of the current token alone, itself a context.
+    """
+
+    token: Numbers
+    parent: Numbers
+    length: Numbers
+    head: Numbers
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def ids(self, number: int) -> list[int]:
+        """Ids of a context in the order of the text, the current token last."""
+        ids = []
+        while number >= 0:
+            ids.append(int(self.token[number]))
+            number = int(self.parent[number])
+        return ids
+
+
+class PoolIndex:
+    """Index of a pool: `ids` (E, T), `valid` (E, T) bool: False where activations are left out (such
+    positions can still be what comes before). Positions count over the valid ones, row by row.
+
+    contexts: those of the pool, tokens alone first. of_position: (positions, LONGEST) the context of each
+    length, len(contexts) where there is none. positions, starts: positions sorted by context, those of
+    context c are positions[starts[c]:starts[c + 1]].
+    """
+
+    def __init__(self, ids: NDArray[np.integer], valid: NDArray[np.bool_], lexicon: Lexicon) -> None:
+        self.lexicon = lexicon
+        self.valid = valid
+        self._same_text = lexicon.one_per_text()
+        self._keys: list[Keys] = []
+        self._first: list[int] = []
+        found, self.contexts = self._walk(ids, valid, None)
+        self.of_position = found
+        flat = found.ravel()
+        order = np.argsort(flat, kind="stable")
+        self.positions = order // LONGEST
+        self.starts = np.searchsorted(flat[order], np.arange(len(self.contexts) + 1))
+        self.counts = np.diff(self.starts)
+
+    @property
+    def alone(self) -> int:
+        """How many contexts are a token alone."""
+        return len(self._keys[0])
+
+    def sums(self, values: Floats) -> Floats:
+        """(contexts,): the sum of `values` (positions,) over the positions of each context."""
+        if not len(self.contexts):
+            return np.zeros(0)
+        return np.add.reduceat(values[self.positions[: self.starts[-1]]], self.starts[:-1])
+
+    def lookup(self, ids: NDArray[np.integer], valid: NDArray[np.bool_]) -> tuple[Numbers, Contexts]:
+        """Contexts of other excerpts, (valid positions, LONGEST), and the pool's tree with what they add.
+
+        Where there is no context the number is that of the returned tree's length.
+        """
+        return self._walk(ids, valid, self.contexts)
+
+    def heads(self, ids: NDArray[np.integer]) -> Numbers:
+        """The contexts that are each id alone; -1 for an id that the pool does not have."""
+        return self._known(0, self._same_text[ids].astype(np.int64))
+
+    def _walk(
+        self, ids: NDArray[np.integer], valid: NDArray[np.bool_], base: Contexts | None
+    ) -> tuple[Numbers, Contexts]:
+        """Number contexts from short to long, each by (the number of the shorter one, the token before)."""
+        vocabulary = len(self._same_text)
+        tokens = self._same_text[ids].ravel()
+        at = np.flatnonzero(valid.ravel())
+        column = at % valid.shape[1]
+        found = np.full((len(at), LONGEST), -1, dtype=np.intp)
+        going = np.arange(len(at))  # positions whose context so far is known
+        shorter = np.full(len(at), -1, dtype=np.intp)
+        parts = [] if base is None else [(base.token, base.parent, base.length)]
+        count = 0 if base is None else len(base)
+        for back in range(LONGEST):
+            going, shorter = going[column[going] >= back], shorter[column[going] >= back]
+            keys = (shorter + 1).astype(np.int64) * vocabulary + tokens[at[going] - back]
+            numbers = np.full(len(keys), -1, dtype=np.intp) if base is None else self._known(back, keys)
+            new = numbers < 0
+            unique, inverse, occurrences = np.unique(keys[new], return_inverse=True, return_counts=True)
+            often = occurrences >= (OFTEN if back else 1)
+            numbers[new] = np.where(often, count + np.cumsum(often) - 1, -1)[inverse]
+            added = unique[often]
+            parts.append((added % vocabulary, added // vocabulary - 1, np.full(len(added), back + 1)))
+            if base is None:
+                self._keys.append(added)
+                self._first.append(count)
+            count += len(added)
+            going, shorter = going[numbers >= 0], numbers[numbers >= 0]
+            found[going, back] = shorter
+        found[found < 0] = count
+        token, parent, length = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return found, _tree(token, parent, length, base)
+
+    def _known(self, back: int, keys: Keys) -> Numbers:
+        known = self._keys[back]
+        if not len(known):
+            return np.full(keys.shape, -1, dtype=np.intp)
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.where(known[place] == keys, place + self._first[back], -1)
+
+
+def _tree(token: Ids, parent: Numbers, length: Numbers, base: Contexts | None) -> Contexts:
+    head = np.arange(len(token))
+    start = 0 if base is None else len(base)
+    if base is not None:
+        head[:start] = base.head
+    for size in range(2, LONGEST + 1):
+        longer = np.flatnonzero(length[start:] == size) + start
+        head[longer] = head[parent[longer]]
+    return Contexts(token, parent, length, head)

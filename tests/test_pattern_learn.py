@@ -1,0 +1,226 @@
+"""The learner finds the rules that made the activations, and keeps to its budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nxtools.pattern.execute import execute, names
+from nxtools.pattern.fit import Budget
+from nxtools.pattern.index import PoolIndex
+from nxtools.pattern.kinds import Kinds
+from nxtools.pattern.language import parse
+from nxtools.pattern.learn import Learned, Learner, Sample
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.pattern.select import Check, Evidence, _Search
+
+WORDS = [
+    " all",
+    " not",
+    " at",
+    " a",
+    " the",
+    " of",
+    " cat",
+    " dog",
+    " sat",
+    "The",
+    "A",
+    "Cat",
+    ".",
+    ",",
+    "ing",
+    "ed",
+]
+LEXICON = Lexicon(WORDS)
+
+
+def excerpts(count: int, seed: int, vocabulary: int = len(WORDS)) -> NDArray[np.int32]:
+    return np.random.default_rng(seed).integers(0, vocabulary, (count, 16), dtype=np.int32)
+
+
+def learn(sentence: str, budget: Budget | None = None, *, noise: float = 0.02, **options: bool) -> Learned:
+    """Learn from activations that a pattern made, five times its levels and a little noise."""
+    pools = excerpts(120, 1), excerpts(60, 2)
+    own, check = excerpts(10, 3), excerpts(5, 4)
+    random = np.random.default_rng(5)
+
+    def activations(ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        exact = 5 * execute(parse(sentence), ids, LEXICON)
+        return (exact + noise * random.normal(size=ids.shape)).astype(np.float32)
+
+    everywhere = [np.ones(ids.shape, dtype=bool) for ids in pools]
+    learner = Learner(LEXICON, pools[0], everywhere[0], pools[1], everywhere[1])
+    return learner.learn(
+        Sample(own, activations(own)),
+        activations(pools[0]),
+        Sample(check, activations(check)),
+        activations(pools[1]),
+        budget,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        '" all" (10); " cat" or " dog" (4)',
+        '" all" (3, but 10 after " not")',
+        '" all" (10, but not after " at")',
+        '" cat" after " the" or " a" (10)',
+        '" cat" (2, but 10 after " of" " the")',
+        'fires on " all" (10); goes negative on " cat" or " dog" (5)',
+        'goes negative on " all" (10, but 3 after " not")',
+        'capital (10, but not after ",")',
+        'capital (6); " cat" (10)',
+        "punctuation (10); otherwise 1",
+    ],
+)
+def test_the_rules_that_made_the_activations_are_found(sentence: str) -> None:
+    learned = learn(sentence, Budget(literals=10))
+    ids = excerpts(40, 9)
+    predicted, true = execute(learned.pattern, ids, LEXICON), execute(parse(sentence), ids, LEXICON)
+    assert np.corrcoef(predicted.ravel(), true.ravel())[0, 1] > 0.97
+
+
+def test_a_simple_unit_has_a_simple_sentence() -> None:
+    learned = learn('" all" (4, but 10 after " not"); " cat" (6)')
+    assert str(learned.pattern) == '" all" (4, but 10 after " not"); " cat" (6)'
+    assert learned.scale == pytest.approx(5, rel=0.1)
+
+
+def test_a_kind_is_named_where_it_says_what_many_tokens_say() -> None:
+    assert str(learn("capital (10)", Budget(literals=1)).pattern) == "capital (10)"
+    assert "capital" not in str(learn("capital (10)", Budget(literals=3), use_kinds=False).pattern)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 12), st.one_of(st.none(), st.integers(12, 120)), st.integers(0, 3))
+def test_the_budget_is_a_hard_limit(literals: int, characters: int | None, which: int) -> None:
+    sentence = ['" all" (3, but 10 after " not"); " cat" (7)', "capital (5)", "otherwise 3", '"A" (2)'][which]
+    pattern = learn(sentence, Budget(literals, characters), noise=0.5).pattern
+    assert pattern.literals <= literals
+    assert characters is None or len(str(pattern)) <= max(characters, len("otherwise -0.1"))
+    assert parse(str(pattern)) == pattern
+
+
+def test_more_literals_never_say_less() -> None:
+    lengths = [
+        learn('" all" (9); " cat" (7); "A" (5); "ing" (3)', Budget(n)).pattern.literals for n in range(5)
+    ]
+    assert lengths == [0, 1, 2, 3, 4]
+
+
+def test_a_silent_unit_has_no_rules() -> None:
+    learned = learn('" all" (0)', noise=0)
+    assert str(learned.pattern) == "otherwise 0"
+    assert learned.coverage is None
+
+
+def test_a_constant_unit_has_a_background_only() -> None:
+    learned = learn("otherwise 4", noise=0)
+    assert str(learned.pattern) == "otherwise 10"
+    assert (learned.scale, learned.coverage) == (pytest.approx(2), 0)
+
+
+def test_coverage_is_the_squared_activation_where_a_rule_matches() -> None:
+    learned = learn('" all" (10); " cat" (5)', Budget(literals=1), noise=0)
+    assert str(learned.pattern).startswith('" all" (10)')
+    assert learned.coverage == pytest.approx(0.8, abs=0.05)  # 100 of 100 + 25
+
+
+def test_names_are_the_positions_that_do_not_have_the_background() -> None:
+    ids = excerpts(20, 7)
+    pattern = parse('" all" (9); " cat" after "A" or "The" (3); capital after " of" (2)')
+    assert (names(pattern, ids, LEXICON) == (execute(pattern, ids, LEXICON) != 0)).all()
+
+
+def test_positions_left_out_teach_nothing() -> None:
+    ids = excerpts(50, 1)
+    valid = np.ones(ids.shape, dtype=bool)
+    valid[:, 0] = False
+    activations = (ids == 0).astype(np.float32)
+    activations[:, 0] = np.nan
+    learner = Learner(LEXICON, ids, valid, ids, valid)
+    sample = Sample(ids[:5], activations[:5])
+    assert str(learner.learn(sample, activations, sample, activations).pattern) == '" all" (10)'
+
+
+def test_like_is_learned_from_the_embedding_and_says_something_of_unseen_tokens() -> None:
+    random = np.random.default_rng(0)
+    embedding = random.normal(size=(40, 64))
+    embedding[:20] += 2 * random.normal(size=64)  # the first half are alike
+    lexicon = Lexicon([f" w{i}" for i in range(40)], embedding.astype(np.float16))
+    seen = np.array([i for i in range(40) if i != 7])
+    pools = seen[random.integers(0, 39, (100, 16))], random.integers(0, 40, (50, 16))
+    everywhere = [np.ones(ids.shape, dtype=bool) for ids in pools]
+    learner = Learner(lexicon, pools[0], everywhere[0], pools[1], everywhere[1])
+
+    def unit(ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        return (ids < 20).astype(np.float32)
+
+    own, check = Sample(pools[0][:5], unit(pools[0][:5])), Sample(pools[1][:5], unit(pools[1][:5]))
+    pattern = learner.learn(own, unit(pools[0]), check, unit(pools[1]), Budget(literals=2)).pattern
+    assert str(pattern).startswith('like " w')
+    assert execute(pattern, np.array([[7, 27]]), lexicon).tolist() == [[1, 0]]
+
+
+def test_learning_twice_gives_the_same_bytes() -> None:
+    sentence = '" all" (3, but 10 after " not"); capital (2)'
+    assert str(learn(sentence, noise=1).pattern) == str(learn(sentence, noise=1).pattern)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(3, len(WORDS)), st.booleans())
+def test_the_running_sums_of_the_search_are_those_of_its_predictions(
+    seed: int, vocabulary: int, use_kinds: bool
+) -> None:
+    """After every step, sums and weights of all candidates equal those computed anew from all positions."""
+    pool, mine = excerpts(12, seed, vocabulary), excerpts(3, seed + 1)
+    everywhere = np.ones(pool.shape, dtype=bool)
+    index = PoolIndex(pool, everywhere, LEXICON)
+    of_own, contexts = index.lookup(mine, np.ones(mine.shape, dtype=bool))
+    values = np.random.default_rng(seed).exponential(size=pool.size + mine.size)
+    weights = np.where(np.arange(len(values)) < pool.size, 1.0, 3.0)
+    search = _Search(index, Evidence(contexts, values, weights, of_own), 2.0)
+    kinds = Kinds(LEXICON, index.contexts.token[: index.alone], index.alone)
+    if use_kinds and len(kinds):
+        everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)
+        search.consider(kinds, Check(everything, 5 * everything))
+    pool_rows = np.where(index.of_position == len(index.contexts), len(contexts), index.of_position)
+    rows = np.concatenate([pool_rows, of_own])
+    lengths = np.append(contexts.length, 0)
+    for _ in range(8):
+        if search.step() is None:
+            break
+        free = search.taken == 0
+        residuals = values - np.where(free, search.background[rows[:, 0]], search.predicted)
+        open = lengths[rows] > search.taken[:, None]
+        for number in range(len(contexts)):
+            takes = ((rows == number) & open).any(axis=1)
+            assert search.sum[number] == pytest.approx((weights * residuals)[takes].sum(), abs=1e-6)
+            assert search.weight[number] == pytest.approx(weights[takes].sum(), abs=1e-6)
+        for kind, atom in enumerate(kinds.atoms if search.kinds else []):
+            heads = np.isin(contexts.token[rows[:, 0]], LEXICON.ids(atom)) & free
+            assert search.kind_sum[kind] == pytest.approx((weights * residuals)[heads].sum(), abs=1e-6)
+            assert search.kind_weight[kind] == pytest.approx(weights[heads].sum(), abs=1e-6)
+
+
+def test_contexts_are_all_suffixes_that_occur_twice() -> None:
+    ids = np.array([[0, 1, 2, 0, 1, 2, 3, 2]])
+    index = PoolIndex(ids, np.ones(ids.shape, dtype=bool), LEXICON)
+    found = {tuple(index.contexts.ids(number)) for number in range(len(index.contexts))}
+    assert found == {(0,), (1,), (2,), (3,), (0, 1), (1, 2), (0, 1, 2)}
+
+
+@given(st.integers(0, 100))
+def test_excerpts_of_the_pool_are_looked_up_as_they_were_indexed(seed: int) -> None:
+    ids = excerpts(6, seed, 5)
+    valid = np.random.default_rng(seed).random(ids.shape) > 0.2
+    index = PoolIndex(ids, valid, LEXICON)
+    numbers, contexts = index.lookup(ids, valid)
+    assert len(contexts) == len(index.contexts)
+    assert (numbers == index.of_position).all()

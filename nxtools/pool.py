@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.recordings.pool import Pool
 from nxtools.unit import Unit
@@ -14,7 +12,6 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nxtools.pattern.index import PoolIndex
     from nxtools.simulate.tables import PoolIndex as TokenIndex
 
 
@@ -36,11 +33,17 @@ class Shared:
         return TokenIndex(self.pool.ids("evidence"), self.pool.ids("validation"))
 
     @cached_property
-    def contexts(self) -> PoolIndex:
-        """For the pattern learner."""
-        from nxtools.pattern.index import PoolIndex
+    def learner(self) -> Learner:
+        """Of patterns."""
+        from nxtools.pattern.learn import Learner
 
-        return PoolIndex(self.pool.ids("evidence"), self.pool.counted("evidence"), self.lexicon)
+        return Learner(
+            self.lexicon,
+            self.pool.ids("evidence"),
+            self.pool.counted("evidence"),
+            self.pool.ids("validation"),
+            self.pool.counted("validation"),
+        )
 
     def activations(self, unit: Unit, which: str) -> NDArray[np.float32]:
         """The unit's activations (excerpts, tokens) on a set's part of the pool."""

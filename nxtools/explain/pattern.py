@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nxtools.pattern.fit import Budget
+from nxtools.pattern.learn import Learner, Sample
+from nxtools.pattern.lexicon import Lexicon
 from nxtools.stage import Failure
 from nxtools.stream import Record
-from nxtools.unit import Unit
+from nxtools.unit import Shown, Unit
 
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
 VERSION = 1  # of the question: raise it when the learner would answer differently
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long an explanation may be."""
-
-    literals: int = 30
-    characters: int | None = 300
 
 
 def question(unit: Unit, pool: str | None, budget: Budget) -> Record:
@@ -47,26 +41,26 @@ def identify(explanation: Record) -> Record:
 
 def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failure:
     """What a learned pattern puts on the unit line, without its author: text, scale and coverage."""
-    from nxtools.pattern.index import PoolIndex
-    from nxtools.pattern.learn import Sample, learn
-    from nxtools.pattern.lexicon import Lexicon
-
-    shown = unit.shown("evidence")
-    rows = [place for place, pick in enumerate(shown.picks) if shared is None or pick != "random"]
-    ids, activations = shown.table.ids[rows], shown.table.activations[rows]
-    if not np.isfinite(activations).any():
+    own, validation = (_own(unit.shown(which), shared) for which in ("evidence", "validation"))
+    if not np.isfinite(own.activations).any():
         return Failure("explain", "no-evidence", "no excerpt of the evidence has an activation")
     if shared is None:
-        empty = ids[:0]
-        index = PoolIndex(empty, empty.astype(bool), Lexicon(unit.vocabulary))
-        pool = activations[:0]
+        nothing = own.ids[:0]
+        empty = nothing.astype(bool)
+        learner = Learner(Lexicon(unit.vocabulary), nothing, empty, nothing, empty)
+        pool = validation_pool = own.activations[:0]
     else:
-        index, pool = shared.contexts, shared.activations(unit, "evidence")
-    learned = learn(
-        index, pool, Sample(ids, activations), literals=budget.literals, characters=budget.characters
-    )
+        learner = shared.learner
+        pool, validation_pool = (shared.activations(unit, which) for which in ("evidence", "validation"))
+    learned = learner.learn(own, pool, validation, validation_pool, budget)
     return {
-        "text": learned.text,
+        "text": str(learned.pattern),
         "scale": float(f"{learned.scale:.4g}"),
-        "coverage": round(learned.coverage, 3),
+        "coverage": None if learned.coverage is None else round(learned.coverage, 3),
     }
+
+
+def _own(shown: Shown, shared: Shared | None) -> Sample:
+    """The unit's own excerpts; without those picked at random where there is a pool, since they are in it."""
+    rows = [place for place, pick in enumerate(shown.picks) if shared is None or pick != "random"]
+    return Sample(shown.table.ids[rows], shown.table.activations[rows])

@@ -10,8 +10,10 @@ from nxtools.recordings.pool import Pool
 from nxtools.unit import Unit
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
+    from nxtools.pattern.learn import Learner
     from nxtools.simulate.tables import PoolIndex as TokenIndex
 
 

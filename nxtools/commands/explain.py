@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nxtools.commands._pools import Pools
-    from nxtools.explain.pattern import Budget
+    from nxtools.pattern.fit import Budget
     from nxtools.progress import Progress
     from nxtools.stage import Counts, Engine, Step
     from nxtools.stream import Record
@@ -62,7 +62,7 @@ def main(**options: Any) -> int:
     can run, learned from the unit's evidence excerpts and the random pool. Dead units pass as they are.
     """
     from nxtools.commands._pools import Pools
-    from nxtools.explain.pattern import Budget
+    from nxtools.pattern.fit import Budget
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-explain", options)

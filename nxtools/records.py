@@ -158,6 +158,18 @@ def _called(excerpt: Record) -> str:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """No answer. It stands in the record where the answer would have been, and is never stored."""
+
+    stage: str
+    kind: str
+    message: str
+
+    def record(self) -> Record:
+        return {"stage": self.stage, "kind": self.kind, "message": self.message}
+
+
+@dataclass(frozen=True)
 class Table:
     """Excerpts as arrays. Rows shorter than the longest end in NO_TOKEN and NaN."""
 
@@ -233,8 +245,3 @@ def _as_activations(values: list[Any]) -> NDArray[np.float32] | None:
     with np.errstate(over="ignore"):
         flat = np.array(values, dtype=np.float32)  # null becomes NaN
     return None if np.isinf(flat).any() else flat
-
-
-def failure(stage: str, kind: str, message: str) -> Record:
-    """What stands where an answer would have been."""
-    return {"stage": stage, "kind": kind, "message": message}

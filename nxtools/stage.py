@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from nxtools.errors import InputError
+from nxtools.records import Failure as Failure
 from nxtools.stream import Record, dump
 
 if TYPE_CHECKING:
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
     from nxtools.store import Store
 
 INTAKE = 64  # units read and looked up together: one query of the store answers them all
-
-
-@dataclass(frozen=True)
-class Failure:
-    """No answer. It stands in the record where the answer would have been, and is never stored."""
-
-    stage: str
-    kind: str
-    message: str
-
-    def record(self) -> Record:
-        return {"stage": self.stage, "kind": self.kind, "message": self.message}
 
 
 @dataclass(frozen=True)

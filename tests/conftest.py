@@ -25,12 +25,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """bin/ first on the PATH, a store of its own, no settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NXTOOLS_")}
+    """bin/ first on the PATH, a store of its own, one job, no keys, no settings of whoever runs the tests."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("NXTOOLS_") and not name.endswith(("_KEY", "_TOKEN"))
+    }
     return kept | {
         "PATH": f"{ROOT / 'bin'}:{kept['PATH']}",
         "NXTOOLS_PYTHON": sys.executable,
         "NXTOOLS_CACHE": str(tmp_path / "cache"),
+        "NXTOOLS_JOBS": "1",
         "HF_HUB_OFFLINE": "1",
     }
 

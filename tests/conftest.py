@@ -42,16 +42,27 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def run(tmp_path: Path, environment: dict[str, str]) -> Run:
-    """Runs a program, or a line of bash with pipefail, in an empty folder."""
+    """Runs a program, or a line of bash with pipefail, in an empty folder.
+
+    `stdin`: bytes, or a descriptor.
+    """
     folder = tmp_path / "here"
     folder.mkdir()
 
-    def run(*words: object, stdin: bytes = b"", env: dict[str, str] | None = None, **more: Any) -> Ran:
+    def run(*words: object, stdin: bytes | int = b"", env: dict[str, str] | None = None) -> Ran:
         line = [str(word) for word in words]
         if len(line) == 1:
             line = ["bash", "-o", "pipefail", "-c", line[0]]
-        options = {"cwd": folder, "env": environment | (env or {}), "capture_output": True, "timeout": 60}
-        return subprocess.run(line, input=stdin, check=False, **(options | more))
+        given: dict[str, Any] = {"stdin": stdin} if isinstance(stdin, int) else {"input": stdin}
+        return subprocess.run(
+            line,
+            cwd=folder,
+            env=environment | (env or {}),
+            capture_output=True,
+            timeout=60,
+            check=False,
+            **given,
+        )
 
     return run
 

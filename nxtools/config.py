@@ -1,12 +1,12 @@
 """Where an option's value comes from: flag, `NXTOOLS_…` variable, `nxtools.toml`, default, in this order.
 
-`nxtools.toml` in the working folder has options as they are typed: at the top for every command that has
-them, in a table for one command:
+`nxtools.toml` in the working folder has options and commands as they are typed: options at the top are for
+every command that has them, those in a table for one command:
 
     seed = 1
     keep-going = true
 
-    [explain]
+    [nx-explain]
     literals = 10
 """
 
@@ -28,29 +28,28 @@ def variable(option: str) -> str:
 
 
 def settings(
-    command: str, commands: Collection[str], options_of: Callable[[str], Collection[str]]
+    command: str, own: Collection[str], commands: Collection[str], of_all: Callable[[], set[str]]
 ) -> dict[str, Any]:
-    """What the file sets for a command (`explain`, of nx-explain), by option.
+    """What the file sets for a command (nx-explain, say), by option.
 
-    `commands`: all that there are, `options_of`: the options of one. Raises UsageError for a name that
-    nothing has: a misspelt setting would change a run in silence.
+    `own`: the options that it has; `commands`: all that there are; `of_all`: what options these have. Raises
+    UsageError for a name that nothing has: a misspelt setting would change a run in silence.
     """
-    tables: dict[str, dict[str, Any]] = {}
     shared: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
     for name, value in _read().items():
         if isinstance(value, dict):
             tables[name] = {option.replace("_", "-"): inner for option, inner in value.items()}
         else:
             shared[name.replace("_", "-")] = value
-    for name, table in tables.items():
+    for name in tables:
         if name not in commands:
-            raise UsageError(f"there is no command {name!r}", where=FILE, hint=f"{', '.join(commands)}")
-        if name == command:
-            _all_known(table, set(options_of(command)), f"nx-{command} has no option")
-    if not set(shared) <= set(options_of(command)):
-        _all_known(shared, {o for each in commands for o in options_of(each)}, "no command has an option")
-    ours = {name: value for name, value in shared.items() if name in options_of(command)}
-    return ours | tables.get(command, {})
+            raise UsageError(f"there is no command {name!r}", where=FILE, hint=", ".join(commands))
+    table = tables.get(command, {})
+    _all_known(table, set(own), f"{command} has no option")
+    if not shared.keys() <= set(own):
+        _all_known(shared, of_all(), "no command has an option")
+    return {name: value for name, value in shared.items() if name in own} | table
 
 
 def _read() -> dict[str, Any]:

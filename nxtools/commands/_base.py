@@ -99,7 +99,8 @@ class NxCommand(click.Command):
     def _defaults(self) -> dict[str, Any]:
         """What nxtools.toml sets, by parameter. UsageError for what fits no option."""
         options = self.options()
-        found = config.settings((self.name or "").removeprefix("nx-"), commands.names(), options_of)
+        others = [f"nx-{name}" for name in commands.names()]
+        found = config.settings(self.name or "", options, others, options_of_all)
         defaults = {}
         for name, value in found.items():
             option = options[name]
@@ -121,10 +122,10 @@ class NxCommand(click.Command):
         return status
 
 
-def options_of(command: str) -> list[str]:
-    """The options of another command, which is loaded for it: only nxtools.toml makes us ask."""
-    made = importlib.import_module(f"nxtools.commands.{command}").main
-    return list(made.options())
+def options_of_all() -> set[str]:
+    """The options of all commands, which are loaded for it: only what nxtools.toml says makes us ask."""
+    made = [importlib.import_module(f"nxtools.commands.{name}").main for name in commands.names()]
+    return {option for command in made for option in command.options()}
 
 
 def _complaint(error: click.ClickException) -> str:

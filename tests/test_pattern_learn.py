@@ -190,8 +190,7 @@ def test_the_running_sums_of_the_search_are_those_of_its_predictions(
     if use_kinds and len(kinds):
         everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)
         search.consider(kinds, Check(everything, 5 * everything))
-    pool_rows = np.where(index.of_position == len(index.contexts), len(contexts), index.of_position)
-    rows = np.concatenate([pool_rows, of_own])
+    rows = np.concatenate([index.of_position, of_own])
     lengths = np.append(contexts.length, 0)
     for _ in range(8):
         if search.step() is None:

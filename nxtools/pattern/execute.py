@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import ANYTHING, Atom
 from nxtools.pattern.lexicon import Ids, Lexicon
-from nxtools.pattern.sentence import FULL, Pattern, Rule
+from nxtools.pattern.sentence import FULL, Context, Pattern, Rule
 
 Levels = NDArray[np.float32]
 
@@ -30,83 +30,82 @@ def execute(
     first token is not known, so no context reaches over it.
     Raises InputError for `like` without an embedding.
     """
-    lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
-    size = max(len(lexicon), int(ids.max(initial=-1)) + 1)
+    text = _Text(ids, vocabulary)
     rules_of: dict[Atom, list[Rule]] = {}
     for rule in pattern.rules:
         rules_of.setdefault(rule.current, []).append(rule)
     named = [rule for atom, rules in rules_of.items() if atom.form == "token" for rule in rules]
-    predicted = np.full(ids.shape, pattern.otherwise, dtype=np.float32)
-    refused = np.zeros(ids.shape, dtype=bool)
+    predicted = np.full(ids.size, pattern.otherwise, dtype=np.float32)
+    refused = np.zeros(ids.size, dtype=bool)
     for atom, rules in rules_of.items():
         if atom.form != "token":
-            level, speaks = _most_specific(rules, ids, lexicon, size)
+            level, speaks = _most_specific(rules, text)
             predicted += np.where(speaks, level - pattern.otherwise, 0)
             refused |= speaks & (level == 0)
     predicted[refused] = 0
     if named:
-        level, speaks = _most_specific(named, ids, lexicon, size)
+        level, speaks = _most_specific(named, text)
         predicted = np.where(speaks, level, predicted)
-    return predicted / np.float32(FULL)
+    return predicted.reshape(ids.shape) / np.float32(FULL)
 
 
 def names(
     pattern: Pattern, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
 ) -> NDArray[np.bool_]:
     """Which positions of excerpts (E, T) a rule of `pattern` matches; the others have its background."""
-    lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
-    size = max(len(lexicon), int(ids.max(initial=-1)) + 1)
-    alone = [_named(rule.current, lexicon, size) for rule in pattern.rules if not rule.context]
-    by_id = np.zeros(size, dtype=bool)
-    by_id[np.concatenate([*alone, np.zeros(0, dtype=np.intp)])] = True
-    matched: NDArray[np.bool_] = by_id[ids]
-    for rule in pattern.rules:
-        if rule.context:
-            matched[_matches(rule, ids, lexicon, size)] = True
-    return matched
+    _, speaks = _most_specific(pattern.rules, _Text(ids, vocabulary))
+    return speaks.reshape(ids.shape)
 
 
-def _most_specific(
-    rules: Iterable[Rule], ids: NDArray[np.integer], lexicon: Lexicon, size: int
-) -> tuple[Levels, NDArray[np.bool_]]:
+class _Text:
+    """Excerpts laid out in one row, and where the atoms of a pattern stand in them."""
+
+    def __init__(
+        self, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
+    ) -> None:
+        self.lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
+        self.ids, self.width = ids.ravel(), ids.shape[1]
+        self.size = max(len(self.lexicon), int(ids.max(initial=-1)) + 1)
+
+    def named(self, atom: Atom) -> Ids:
+        """Ids of an atom; `anything` also takes the ids that have no text."""
+        return np.arange(self.size) if atom == ANYTHING else self.lexicon.ids(atom)
+
+    def among(self, ids: NDArray[np.integer], atom: Atom) -> NDArray[np.bool_]:
+        named = self.named(atom)
+        if len(named) == 1:
+            return np.asarray(ids == named[0])
+        mask = np.zeros(self.size, dtype=bool)
+        mask[named] = True
+        among: NDArray[np.bool_] = mask[ids]
+        return among
+
+    def matches(self, context: Context, current: Ids) -> Ids:
+        """Those of the positions `current` that `context` stands right before, in the same excerpt."""
+        found: Ids = current[current % self.width >= len(context)]
+        for back, atom in enumerate(reversed(context), start=1):
+            found = found[self.among(self.ids[found - back], atom)]
+        return found
+
+
+def _most_specific(rules: Iterable[Rule], text: _Text) -> tuple[Levels, NDArray[np.bool_]]:
     """For each position the level of the most specific rule that matches, and whether one does.
 
     Two rules for one item that are equally specific and both match: the stronger one, then the positive one.
     """
     ordered = sorted(rules, key=lambda rule: (rule.specificity, abs(rule.level), rule.level))
     levels = np.array([0, *(rule.level for rule in ordered)], dtype=np.float32)
-    last = np.zeros(size, dtype=np.int32)  # by id: the last rule without a context that matches, from 1
-    for number, rule in enumerate(ordered, start=1):
-        if not rule.context:
-            last[_named(rule.current, lexicon, size)] = number
-    won = last[ids]
+    last = np.zeros(text.size, dtype=np.int16)  # by id: the last rule without a context that matches, from 1
+    longer: dict[Atom, list[tuple[int, Rule]]] = {}
     for number, rule in enumerate(ordered, start=1):
         if rule.context:
-            rows, columns = _matches(rule, ids, lexicon, size)
-            won[rows, columns] = np.maximum(won[rows, columns], number)
+            longer.setdefault(rule.current, []).append((number, rule))
+        else:
+            last[text.named(rule.current)] = number
+    won = last[text.ids]
+    for atom, numbered in longer.items():
+        current = np.flatnonzero(text.among(text.ids, atom))
+        for number, rule in numbered:
+            found = text.matches(rule.context, current)
+            won[found] = np.maximum(won[found], number)
     return levels[won], won > 0
-
-
-def _matches(rule: Rule, ids: NDArray[np.integer], lexicon: Lexicon, size: int) -> tuple[Ids, Ids]:
-    """Rows and columns of the positions that end a match of `rule`."""
-    rows, columns = _among(ids, rule.current, lexicon, size)[:, len(rule.context) :].nonzero()
-    columns += len(rule.context)
-    for back, atom in enumerate(reversed(rule.context), start=1):
-        matching = _among(ids[rows, columns - back], atom, lexicon, size)
-        rows, columns = rows[matching], columns[matching]
-    return rows, columns
-
-
-def _among(ids: NDArray[np.integer], atom: Atom, lexicon: Lexicon, size: int) -> NDArray[np.bool_]:
-    named = _named(atom, lexicon, size)
-    if len(named) == 1:
-        return np.asarray(ids == named[0])
-    mask = np.zeros(size, dtype=bool)
-    mask[named] = True
-    among: NDArray[np.bool_] = mask[ids]
-    return among
-
-
-def _named(atom: Atom, lexicon: Lexicon, size: int) -> Ids:
-    """Ids of an atom; `anything` also takes the ids that have no text."""
-    return np.arange(size) if atom == ANYTHING else lexicon.ids(atom)

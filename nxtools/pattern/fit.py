@@ -49,20 +49,17 @@ class Fit:
 
     def within(self, budget: Budget) -> tuple[Pattern, float]:
         """The pattern of the most choices that the budget allows, and the activation that it prints as 10."""
-        low, high = 0, len(self.choices)  # low fits, high + 1 does not
-        best = self.pattern(0)
-        guess = min(high, budget.literals)
+        count = sum(choice.spent <= budget.literals for choice in self.choices)
+        best = self.pattern(count)
+        if budget.allows(best[0]):  # rules that turn out to say the same leave room for more
+            while count < len(self.choices) and budget.allows((more := self.pattern(count + 1))[0]):
+                best, count = more, count + 1
+            return best
+        low, high = 0, count - 1  # too many characters
         while low < high:
-            candidate = self.pattern(guess)
-            if budget.allows(candidate[0]):
-                low, best = guess, candidate
-                short = budget.literals - candidate[0].literals
-                guess = min(high, low + max(1, short // 2))
-            else:
-                high = guess - 1
-                over = candidate[0].literals - budget.literals
-                guess = max(low + 1, min(high, guess - max(1, over // 2)))
-        return best
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if budget.allows(self.pattern(middle)[0]) else (low, middle - 1)
+        return self.pattern(low)
 
     def pattern(self, count: int) -> tuple[Pattern, float]:
         """The pattern of the first `count` choices, and its scale."""
@@ -137,17 +134,21 @@ class Fit:
             return np.full(len(weight), otherwise), otherwise, np.zeros(0)
         assert self.kinds is not None
         contexts, alone = self.evidence.contexts, self.index.alone
-        design = np.zeros((len(numbers) + 1, len(weight)))
-        design[0] = 1
         added = np.flatnonzero(contexts.length[len(self.index.contexts) :] == 1) + len(self.index.contexts)
+        heads = np.concatenate([np.arange(alone), added])
         kinds_of_added = [self.kinds.of_id(int(contexts.token[head])) for head in added]
+        design = np.zeros((len(numbers) + 1, len(heads)))
+        design[0] = 1
         for row, number in enumerate(numbers, start=1):
             members = self.kinds.members(number)
             design[row, members[members < alone]] = 1
-            design[row, added] = [number in of for of in kinds_of_added]
+            design[row, alone:] = [number in of for of in kinds_of_added]
         penalty = np.diag([1e-9] + [self.shrink] * len(numbers))
-        solution = np.linalg.solve((design * weight) @ design.T + penalty, design @ total).astype(np.float64)
-        return solution @ design, float(solution[0]), solution[1:]
+        gram = np.array([(design * row).sum(axis=1) for row in design * weight[heads]])
+        solution = np.linalg.solve(gram + penalty, (design * total[heads]).sum(axis=1)).astype(np.float64)
+        background = np.zeros(len(weight))
+        background[heads] = (solution[:, None] * design).sum(axis=0)
+        return background, float(solution[0]), solution[1:]
 
 
 def rounded(shares: NDArray[np.float64]) -> list[int]:

@@ -56,8 +56,8 @@ class PoolIndex:
     positions can still be what comes before). Positions count over the valid ones, row by row.
 
     contexts: those of the pool, tokens alone first. of_position: (positions, LONGEST) the context of each
-    length, len(contexts) where there is none. positions, starts: positions sorted by context, those of
-    context c are positions[starts[c]:starts[c + 1]].
+    length, -1 where there is none. positions, starts: positions sorted by context, those of context c are
+    positions[starts[c]:starts[c + 1]].
     """
 
     def __init__(self, ids: NDArray[np.integer], valid: NDArray[np.bool_], lexicon: Lexicon) -> None:
@@ -69,7 +69,7 @@ class PoolIndex:
         found, self.contexts = self._walk(ids, valid, None)
         self.of_position = found
         flat = found.ravel()
-        order = np.argsort(flat, kind="stable")
+        order = np.argsort(flat, kind="stable")[(flat < 0).sum() :]
         self.positions = order // LONGEST
         self.starts = np.searchsorted(flat[order], np.arange(len(self.contexts) + 1))
         self.counts = np.diff(self.starts)
@@ -83,13 +83,10 @@ class PoolIndex:
         """(contexts,): the sum of `values` (positions,) over the positions of each context."""
         if not len(self.contexts):
             return np.zeros(0)
-        return np.add.reduceat(values[self.positions[: self.starts[-1]]], self.starts[:-1])
+        return np.add.reduceat(values[self.positions], self.starts[:-1])
 
     def lookup(self, ids: NDArray[np.integer], valid: NDArray[np.bool_]) -> tuple[Numbers, Contexts]:
-        """Contexts of other excerpts, (valid positions, LONGEST), and the pool's tree with what they add.
-
-        Where there is no context the number is that of the returned tree's length.
-        """
+        """Contexts of other excerpts, (valid positions, LONGEST), and the pool's tree with what they add."""
         return self._walk(ids, valid, self.contexts)
 
     def heads(self, ids: NDArray[np.integer]) -> Numbers:
@@ -125,7 +122,6 @@ class PoolIndex:
             count += len(added)
             going, shorter = going[numbers >= 0], numbers[numbers >= 0]
             found[going, back] = shorter
-        found[found < 0] = count
         token, parent, length = (np.concatenate(column) for column in zip(*parts, strict=True))
         return found, _tree(token, parent, length, base)
 

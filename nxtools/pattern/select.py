@@ -18,6 +18,10 @@ from nxtools.pattern.kinds import Kinds
 # A kind must remove about twice the error that a token must: tokens that it covers are often named later,
 # one by one, and what it did for them is wasted.
 KIND_GAIN = 0.55
+# Contexts that gain nearly as much as the best one are taken with it: several times faster, as good.
+NEARLY = 0.7
+SIZES = np.arange(1, LONGEST + 1)
+NONE = np.zeros(0, dtype=np.intp)
 WORTH = 1e-3  # of the squared error: what a literal must remove
 
 
@@ -25,7 +29,7 @@ WORTH = 1e-3  # of the squared error: what a literal must remove
 class Evidence:
     """A unit's evidence: first the valid positions of the pool, then those of its own excerpts.
 
-    values, weights: (positions,). of_own: (own positions, LONGEST) contexts, len(contexts) for none.
+    values, weights: (positions,). of_own: (own positions, LONGEST) contexts, -1 for none.
     """
 
     contexts: Contexts
@@ -47,11 +51,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen rule: a context (`kind` is -1) with the positions that it took over, or a kind."""
+    """A chosen rule: a context (`kind` is -1) with the positions that it took over, or a kind.
+
+    `spent`: how many tokens and kinds the rules up to this one name.
+    """
 
     context: int
     kind: int
     positions: Numbers
+    spent: int
 
 
 def select(
@@ -65,13 +73,13 @@ def select(
     if kinds is not None and len(kinds):
         search.consider(kinds, check)
     choices: list[Choice] = []
-    while search.spent < literals and (choice := search.step()) is not None:
-        choices.append(choice)
+    while search.spent < literals and (taken := search.step()):
+        choices += taken
     return choices
 
 
 class _Search:
-    """Contexts have numbers, one more stands for "none"; `head` numbers are those of tokens alone.
+    """Arrays are by number of context, their last entry for "none" (-1); heads are tokens alone.
 
     A position is free while no chosen context has taken it. For each context: `sum` and `weight` of the
     residuals of the positions that it would take, and `free`, the weight of those that are free.
@@ -84,10 +92,10 @@ class _Search:
         self.pool = len(index.of_position)
         self.free_weight = float(weights.sum())
         self.free_sum = 0.0
-        self.spent = 0.0
-        mean = float(values @ weights) / self.free_weight
+        self.spent = 0
+        mean = float((values * weights).sum()) / self.free_weight
         residuals = (values - mean) * weights
-        of_own = evidence.of_own.ravel()
+        of_own = np.where(evidence.of_own < 0, self.none, evidence.of_own).ravel()
         self.weight = totals(of_own, np.repeat(weights[self.pool :], LONGEST), self.none + 1)
         self.sum = totals(of_own, np.repeat(residuals[self.pool :], LONGEST), self.none + 1)
         self.weight[: len(index.contexts)] += index.counts
@@ -95,11 +103,10 @@ class _Search:
         self.sum[self.none] = self.weight[self.none] = 0
         self.free = self.weight.copy()
         self.cost = np.append(contexts.length, 1).astype(np.float64)
-        self.value = 1 / ((self.weight + shrink) * self.cost)  # of a squared sum
         self.background = np.full(self.none + 1, mean)  # prediction for free positions, by head
         self.predicted = np.zeros(len(values))  # for the others, by position
         self.taken = np.zeros(len(values), dtype=np.intp)  # length of the context that took the position
-        self.named: set[int] = set()
+        self.named = np.zeros(self.none + 1, dtype=bool)  # by head
         self.total = float((residuals * (values - mean)).sum())
         self.kinds: Kinds | None = None
 
@@ -120,19 +127,24 @@ class _Search:
         self.check_sum = check.sum.copy()
         self.check_background = np.full(len(kinds.ids), self.background[0])
 
-    def step(self) -> Choice | None:
-        """Take the best rule."""
-        gains = self.sum * self.sum * self.value
-        context = int(gains.argmax())
+    def step(self) -> list[Choice]:
+        """Take the best kind, or the best context and those nearly as good that do not touch it."""
+        gains = self.sum * self.sum / ((self.weight + self.shrink) * self.cost)
+        best = float(gains.max())
+        worth = WORTH * self.total
         while self.kinds is not None:
             kind_gains = self.kind_sum * self.kind_sum / (self.kind_weight + self.shrink) * self.kind_open
             kind = int(kind_gains.argmax())
-            if kind_gains[kind] <= max(gains[context], WORTH * self.total):
+            if kind_gains[kind] <= max(best, worth):
+                worth = max(worth, float(kind_gains[kind]))
                 break
             self.kind_open[kind] = 0
             if self._holds(kind):
-                return self._take_kind(kind)
-        return self._take_context(context) if gains[context] > WORTH * self.total else None
+                return [self._take_kind(kind)]
+        good = np.flatnonzero(gains > max(worth, NEARLY * best))
+        good = good[np.argsort(-gains[good], kind="stable")]
+        _, first = np.unique(self.evidence.contexts.head[good], return_index=True)
+        return self._take_contexts(good[np.sort(first)]) if len(good) else []
 
     def _holds(self, kind: int) -> bool:
         """Whether the kind removes error on the validation tokens that no rule names alone."""
@@ -162,68 +174,92 @@ class _Search:
             self.kind_sum[self.kinds_of_added[each]] -= step * self.free[each]
         self.spent += 1
         self._centre()
-        return Choice(-1, kind, np.zeros(0, dtype=np.intp))
+        return Choice(-1, kind, np.zeros(0, dtype=np.intp), self.spent)
 
-    def _take_context(self, number: int) -> Choice:
-        contexts, values = self.evidence.contexts, self.evidence.values
-        length, head = int(contexts.length[number]), int(contexts.head[number])
-        step = self.sum[number] / (self.weight[number] + self.shrink)
-        positions, rows = self._positions(number, length)
-        weights, taken = self.evidence.weights[positions], self.taken[positions]
+    def _take_contexts(self, numbers: Numbers) -> list[Choice]:
+        """Take contexts of different heads, which share no positions."""
+        lengths, heads = self.evidence.contexts.length[numbers], self.evidence.contexts.head[numbers]
+        steps = self.sum[numbers] / (self.weight[numbers] + self.shrink)
+        which, positions, rows = self._positions(numbers, lengths)
+        values, weights = self.evidence.values[positions], self.evidence.weights[positions]
+        taken = self.taken[positions]
         free = taken == 0
-        residuals = values[positions] - np.where(free, self.background[head], self.predicted[positions])
+        before = np.where(free, self.background[heads][which], self.predicted[positions])
+        weighted = (weights * (values - before))[:, None]
         # Contexts up to this length lose positions that they could take; longer ones see new residuals.
-        losing = (np.arange(LONGEST) < length) & (taken[:, None] <= np.arange(LONGEST))
-        longer = np.arange(LONGEST) >= length
-        weighted = (weights * residuals)[:, None]
-        np.subtract.at(self.sum, rows, np.where(losing, weighted, (weights * step)[:, None] * longer))
-        np.subtract.at(self.weight, rows, np.where(losing, weights[:, None], 0))
+        shorter = lengths[which][:, None] >= SIZES
+        losing = shorter & (taken[:, None] < SIZES)
+        moved = (weights * steps[which])[:, None]
+        np.subtract.at(self.sum, rows, np.where(shorter, weighted * losing, moved))
+        np.subtract.at(self.weight, rows, weights[:, None] * losing)
         freed = np.where(free, weights, 0)
-        np.subtract.at(self.free, rows, np.broadcast_to(freed[:, None], rows.shape))
-        leaving, freed_weight = float(freed @ residuals), float(freed.sum())
-        self.free_sum -= leaving
-        self.free_weight -= freed_weight
+        np.subtract.at(self.free, rows, np.repeat(freed[:, None], LONGEST, axis=1))
+        self.sum[numbers] = 0
+        self.sum[self.none] = self.weight[self.none] = self.free[self.none] = 0
+        self.predicted[positions] = before + steps[which]
+        self.taken[positions] = lengths[which]
+        self._leave_background(
+            heads,
+            lengths,
+            totals(which, freed * (values - before), len(numbers)),
+            totals(which, freed, len(numbers)),
+        )
+        spent = self.spent + np.cumsum(lengths - self.named[heads])
+        self._name(heads)
+        self.spent = int(spent[-1])
+        at = np.searchsorted(which, np.arange(len(numbers) + 1))
+        return [
+            Choice(int(number), -1, positions[at[i] : at[i + 1]], int(spent[i]))
+            for i, number in enumerate(numbers)
+        ]
+
+    def _positions(self, numbers: Numbers, lengths: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Positions that the contexts take: for each which context (ascending), where, and its contexts."""
+        starts, ends = self.index.starts, self.index.starts[1:]
+        known = numbers < len(self.index.contexts)
+        of_pool = [
+            self.index.positions[starts[n] : ends[n]] if k else NONE
+            for n, k in zip(numbers, known, strict=True)
+        ]
+        place = np.full(self.none + 1, -1)
+        place[numbers] = np.arange(len(numbers))
+        found = place[self.evidence.of_own]
+        own, column = np.nonzero(found >= 0)
+        which = np.concatenate(
+            [np.repeat(np.arange(len(numbers)), list(map(len, of_pool))), found[own, column]]
+        )
+        positions = np.concatenate([*of_pool, own + self.pool])
+        rows = np.concatenate(
+            [self.index.of_position[positions[: len(positions) - len(own)]], self.evidence.of_own[own]]
+        )
+        order = np.argsort(which, kind="stable")
+        order = order[self.taken[positions[order]] < lengths[which[order]]]
+        return which[order], positions[order], rows[order]
+
+    def _name(self, heads: Numbers) -> None:
+        """Longer contexts of a token that has been named cost only what comes before it."""
+        contexts = self.evidence.contexts
+        fresh = np.zeros(self.none, dtype=bool)
+        fresh[heads[~self.named[heads]]] = True
+        self.cost[: self.none] -= fresh[contexts.head] & (contexts.length > 1)
+        self.named[heads] = True
+
+    def _leave_background(self, heads: Numbers, lengths: Numbers, residuals: Floats, weights: Floats) -> None:
+        """Positions with these heads are free no more: the sum of their weighted residuals, their weight."""
+        self.free_sum -= float(residuals.sum())
+        self.free_weight -= float(weights.sum())
         if self.kinds is not None:
-            self._leave_kinds(head, length, leaving, freed_weight)
-        self.predicted[positions] = values[positions] - residuals + step
-        self.taken[positions] = length
-        self.sum[number] = self.sum[self.none] = self.weight[self.none] = self.free[self.none] = 0
-        touched = rows[:, :length].ravel()
-        if head not in self.named:
-            self.named.add(head)
-            same = np.flatnonzero(contexts.head == head)
-            self.cost[same[contexts.length[same] > 1]] -= 1
-            self.spent += 1
-            touched = np.concatenate([touched, same])
-        self.spent += length - 1
-        self.value[touched] = 1 / ((self.weight[touched] + self.shrink) * self.cost[touched])
+            known = heads < self.index.alone
+            which, of = self.kinds.of(heads[known])
+            np.subtract.at(self.kind_sum, of, residuals[known][which])
+            np.subtract.at(self.kind_weight, of, weights[known][which])
+            alone = heads[known & (lengths == 1)]
+            self.check_weight[alone] = self.check_sum[alone] = 0
+            for at in np.flatnonzero(~known):
+                of = self.kinds_of_added[int(heads[at])]
+                self.kind_sum[of] -= residuals[at]
+                self.kind_weight[of] -= weights[at]
         self._centre()
-        return Choice(number, -1, positions)
-
-    def _positions(self, number: int, length: int) -> tuple[Numbers, Numbers]:
-        """Positions that a context takes, and the contexts of each: (positions, LONGEST)."""
-        own = np.flatnonzero(self.evidence.of_own[:, length - 1] == number)
-        positions, rows = own + self.pool, self.evidence.of_own[own]
-        if number < len(self.index.contexts):
-            of_pool = self.index.positions[self.index.starts[number] : self.index.starts[number + 1]]
-            pool_rows = self.index.of_position[of_pool]
-            if self.none != len(self.index.contexts):
-                pool_rows = np.where(pool_rows == len(self.index.contexts), self.none, pool_rows)
-            positions, rows = np.concatenate([of_pool, positions]), np.concatenate([pool_rows, rows])
-        open = self.taken[positions] < length
-        return positions[open], rows[open]
-
-    def _leave_kinds(self, head: int, length: int, residual: float, weight: float) -> None:
-        """Positions with the token `head` are free no more."""
-        assert self.kinds is not None
-        if head in self.kinds_of_added:
-            of = self.kinds_of_added[head]
-        else:
-            _, of = self.kinds.of(np.array([head]))
-            if length == 1:
-                self.check_weight[head] = self.check_sum[head] = 0
-        self.kind_sum[of] -= residual
-        self.kind_weight[of] -= weight
 
     def _centre(self) -> None:
         """Move the background to the mean of the free positions."""

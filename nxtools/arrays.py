@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nxtools.errors import InputError
 
 _DTYPES = {
+    "BOOL": np.bool_,
     "F16": np.float16,
     "F32": np.float32,
     "F64": np.float64,
@@ -22,14 +23,33 @@ _DTYPES = {
     "I32": np.int32,
     "I64": np.int64,
 }
+_NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 
 
 def pack(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any] | None = None) -> bytes:
-    """Arrays and a few facts (JSON) as safetensors bytes; the same content gives the same bytes."""
-    from safetensors.numpy import save
+    """Arrays and a few facts (JSON) as safetensors bytes; the same content gives the same bytes.
 
-    contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    return save(contiguous, {"facts": json.dumps(facts or {}, sort_keys=True, ensure_ascii=False)})
+    The widest numbers come first, so that every array begins at a multiple of its own width. Only the result
+    is a copy: recordings are large.
+    """
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header: dict[str, Any] = {
+        "__metadata__": {"facts": json.dumps(facts or {}, sort_keys=True, ensure_ascii=False)}
+    }
+    buffers: list[bytes | memoryview] = []
+    size = 0
+    for name, array in ordered:
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [size, size + little.nbytes],
+        }
+        buffers.append(little.reshape(-1).view(np.uint8).data)
+        size += little.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *buffers])
 
 
 def unpack(buffer: bytes | memoryview) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +13,12 @@ from nxtools.commands._base import Shared, command, inputs_argument, shared_opti
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from nxtools.store import Store
     from nxtools.subject.excerpts import Cut
-    from nxtools.subject.recording import Model, Planned, Want
+    from nxtools.subject.planning import Planned, Texts
+    from nxtools.subject.recording import Job, Model, Want
 
 EXAMPLES = """
 nx-record --subject samples/pydoc-1m python-docs > recorded.jsonl
@@ -37,8 +41,16 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
     "--sign", type=click.Choice(["+", "-", "+-"]), help="Sides of a unit  [default: both if gated]."
 )
 @click.option("--module", metavar="PATH", help="Read the inputs of this module, {layer} for the number.")
-@click.option("--context", default=64, show_default=True, help="Tokens that the subject sees.")
-@click.option("--excerpt", default=64, show_default=True, help="Tokens that are kept; divides the context.")
+@click.option(
+    "--context", type=click.IntRange(1), default=64, show_default=True, help="Tokens that the subject sees."
+)
+@click.option(
+    "--excerpt",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Tokens that are kept; divides the context.",
+)
 @click.option(
     "--windows",
     type=click.Choice(["all", "one"]),
@@ -58,7 +70,11 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
     help="Cut text files at blank lines, or keep each whole.",
 )
 @click.option(
-    "--document-tokens", default=1024, show_default=True, help="Join paragraphs up to so many tokens."
+    "--document-tokens",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Join paragraphs up to so many tokens.",
 )
 @click.option(
     "--field", default="text", show_default=True, help="The field of a JSON line that holds the text."
@@ -79,17 +95,27 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
 )
 @click.option("--keep-first", is_flag=True, help="Count the first position of a context, too.")
 @click.option("--seed", default=0, show_default=True, help="Deals documents into sets and draws by chance.")
-@click.option("--top", default=20, show_default=True, help="Excerpts per list, set and unit.")
-@click.option("--spread", default=2, show_default=True, help="Excerpts per bin of the maximum, set and unit.")
+@click.option(
+    "--top", type=click.IntRange(1), default=20, show_default=True, help="Excerpts per list, set and unit."
+)
+@click.option(
+    "--spread",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Excerpts per bin of the maximum, set and unit.",
+)
 @click.option(
     "--pool",
     default="400,200,200",
     show_default=True,
     help="Random excerpts of evidence, validation and held-out that all units share.",
 )
-@click.option("--batch", default=64, show_default=True, help="Contexts per forward pass.")
 @click.option(
-    "--shard", type=click.IntRange(1), help="Excerpts per shard  [default: 4096, more for much text]."
+    "--batch", type=click.IntRange(1), default=64, show_default=True, help="Contexts per forward pass."
+)
+@click.option(
+    "--shard", type=click.IntRange(1), help="Excerpts per shard  [default: 8192, more for much text]."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option(
@@ -101,7 +127,11 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only).")
-@click.option("--bulk", metavar="DIR", help="Keep the recordings here and not in the store.")
+@click.option(
+    "--bulk",
+    metavar="DIR",
+    help="Keep the recordings, and all that their lines name, here and not in the store.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be recorded and how many bytes it takes.")
 @shared_options
 def main(**options: Any) -> int:
@@ -111,25 +141,38 @@ def main(**options: Any) -> int:
     """
     from nxtools.progress import Progress
     from nxtools.stream import Writer
-    from nxtools.subject.recording import Made, plan_recording, record
+    from nxtools.subject.planning import plan_recording
+    from nxtools.subject.recording import Job, Made
 
     shared = Shared.of("nx-record", options)
     if not shared.inputs:
         raise UsageError("no text is named", hint="name files or folders, - for stdin, or python-docs")
+    if shared.cache_mode == "none" and not options["bulk"] and not options["dry_run"]:
+        raise UsageError(
+            "with --no-cache the recordings would be gone before anything reads them",
+            hint="--bulk DIR keeps them there",
+        )
     cut, model, want = _settings(options)
     made = Made()
     with shared.open_store() as store, _bulk(options["bulk"], store, shared) as bulk:
-        planned = plan_recording(store, model, _passages(shared, options), cut, options["bos"])
+        planned = plan_recording(
+            store,
+            bulk,
+            model.resolved,
+            _texts(shared, options),
+            cut,
+            options["bos"],
+            trust_remote_code=model.trust_remote_code,
+        )
         progress = Progress(shared.command, "excerpts", quiet=shared.quiet, total=planned.plan.size)
         progress.say(_described(planned))
+        job = Job(store, bulk, model, planned, want)
         if options["dry_run"]:
-            progress.say(_needs(model, planned, want))
+            progress.say(_needs(job))
             return 0
         typed = shlex.join(["nx-record", *sys.argv[1:]])
         with Writer(shared.output) as out:
-            for line in record(
-                store, bulk, model, planned, want, command=typed, made=made, progress=progress.step
-            ):
+            for line in job.lines(command=typed, made=made, progress=progress.step):
                 out.write(line)
                 out.flush()
         progress.say(
@@ -201,9 +244,9 @@ def _units(text: str) -> dict[int, list[int]]:
     return {layer: sorted(set(indices)) for layer, indices in units.items()}
 
 
-def _passages(shared: Shared, options: dict[str, Any]) -> Any:
-    """A function that reads the text from its beginning; stdin, which has only one, is held in memory."""
-    from nxtools.subject.text import Cutting, Passage, read_passages
+def _texts(shared: Shared, options: dict[str, Any]) -> Texts:
+    from nxtools.subject.planning import Texts
+    from nxtools.subject.text import Cutting
 
     cutting = Cutting(
         documents=options["documents"],
@@ -211,48 +254,34 @@ def _passages(shared: Shared, options: dict[str, Any]) -> Any:
         field=options["field"],
         encoding_errors=options["encoding_errors"],
     )
-    on_bad = shared.on_bad if shared.keep_going else None
-    held: list[Passage] | None = None
-
-    def passages() -> Any:
-        nonlocal held
-        if held is not None:
-            return iter(held)
-        found = read_passages(shared.inputs, cutting, on_bad_line=on_bad)
-        if "-" in shared.inputs:
-            held = list(found)
-            return iter(held)
-        return found
-
-    return passages
+    return Texts(shared.inputs, cutting, on_bad_line=shared.on_bad if shared.keep_going else None)
 
 
-def _bulk(folder: str | None, store: Store, shared: Shared) -> Any:
-    from contextlib import nullcontext
-
+def _bulk(folder: str | None, store: Store, shared: Shared) -> AbstractContextManager[Store]:
+    from nxtools.progress import warn
     from nxtools.store import Store
 
-    return Store(folder) if folder else nullcontext(store)
+    if folder is None:
+        return nullcontext(store)
+    return Store(folder, warn=lambda line: warn(f"{shared.command}: {line}"))
 
 
 def _described(planned: Planned) -> str:
+    from nxtools.records import SETS
+
     plan = planned.plan
-    sets = [int((plan.set == place).sum()) for place in range(3)]
+    sets = ", ".join(f"{int((plan.set == number).sum())} {name}" for number, name in enumerate(SETS))
     left_out = ", ".join(
         f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(plan.dropped.items()) if count
     )
-    return (
-        f"{len(plan.documents)} documents, {plan.size} excerpts of {plan.excerpt} tokens "
-        f"({sets[0]} evidence, {sets[1]} validation, {sets[2]} held-out)"
-        + (f"; left out: {left_out}" if left_out else "")
+    return f"{len(plan.documents)} documents, {plan.size} excerpts of {plan.excerpt} tokens ({sets})" + (
+        f"; left out: {left_out}" if left_out else ""
     )
 
 
-def _needs(model: Model, planned: Planned, want: Want) -> str:
-    from nxtools.subject.recording import bytes_needed
-
-    subject = model.load()
-    layers = [site.layer for site in subject.sites]
-    wanted = [layer for layer in (want.layers or layers) if want.units is None or layer in want.units]
-    needed = bytes_needed(subject, planned.plan, wanted, want)
-    return f"would record {len(wanted)} layers; at most about {needed / 1e6:.0f} MB in the store"
+def _needs(job: Job) -> str:
+    lacking = len(job.lacking())
+    return (
+        f"would record {lacking} layers of shards ({len(job.layers)} layers, {len(job.shards)} shards), "
+        f"at most about {job.bytes_needed() / 1e6:,.0f} MB; {job.bulk.free_bytes() / 1e6:,.0f} MB are free"
+    )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
-from nxtools.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,40 +45,39 @@ def main(**options: Any) -> int:
     """
     from nxtools.progress import Progress
     from nxtools.recordings.deal import Counts
-    from nxtools.recordings.run import Run
-    from nxtools.records import SETS, check_recording
-    from nxtools.store import MissingBlob
+    from nxtools.recordings.run import Run, check_line
+    from nxtools.records import SETS
     from nxtools.stream import Writer
 
     shared = Shared.of("nx-top", options)
     wanted = {name: Counts.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
-    reader = shared.reader(check_recording)
-    lines = list(reader)
+    lines = list(shared.reader(check_line))
     progress = Progress(shared.command, "units", quiet=shared.quiet)
     with shared.open_store() as store, Writer(shared.output) as out:
         if not lines:
             return 0
-        try:
-            run = Run(lines, _opener(store, options["bulk"]), lambda data: store.put_blob(data, kind="pool"))
-            for line in run.units(wanted, paper=options["protocol"] == "paper"):
-                out.write_line(line)
-                progress.step()
-        except MissingBlob as error:
-            raise InputError(
-                f"{error.message}, which the recording needs",
-                hint=f"bring it back with: {lines[0].get('command')}",
-            ) from error
+        bulk = _bulk(options["bulk"], store)
+        run = Run(lines, _opener(bulk, store), lambda data: bulk.put_blob(data, kind="pool"))
+        for line in run.units(wanted, paper=options["protocol"] == "paper"):
+            out.write_line(line)
+            progress.step()
         if run.near_duplicates:
             progress.say(f"{run.near_duplicates} near duplicates between sets were dropped from lists")
+        if run.repeated:
+            progress.say(f"{run.repeated} excerpts are in several recordings: shown once, counted each time")
         progress.say(f"{progress.done} units of {len(run.layers)} layers")
     return 0
 
 
-def _opener(store: Store, bulk: str | None) -> Callable[[str], memoryview]:
-    """Opens blobs in the bulk folder, if there is one, and in the store."""
-    if bulk is None:
-        return store.open_blob
+def _bulk(folder: str | None, store: Store) -> Store:
+    """Where recordings lie, and the pools made of them will."""
     from nxtools.store import Store
 
-    folder = Store(bulk)
-    return lambda digest: folder.open_blob(digest) if folder.has(digest) else store.open_blob(digest)
+    return Store(folder) if folder else store
+
+
+def _opener(bulk: Store, store: Store) -> Callable[[str], memoryview]:
+    """Opens blobs in the bulk folder, if there is one, and in the store."""
+    if bulk is store:
+        return store.open_blob
+    return lambda digest: bulk.open_blob(digest) if bulk.has(digest) else store.open_blob(digest)

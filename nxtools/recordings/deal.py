@@ -1,13 +1,17 @@
 """Which excerpts a unit line shows: picks are dealt from the merged lists of a layer, for all units at once.
 
-No excerpt is shown twice on a line. What was learned from must not be scored on, so an excerpt whose last
-eight tokens up to the peak are those of one in an earlier set (evidence, validation, held-out) is dropped.
+No excerpt is shown twice on a line. What was learned from must not be scored on, so of top and bottom
+excerpts one whose last eight tokens up to the peak are those of one in an earlier set (evidence, validation,
+held-out) is dropped.
+
+Estimates for all of a set are without bias: what was dealt earlier counts once, and an excerpt that was drawn
+counts as often as its probability is below one (Horvitz and Thompson). So spread takes no substitutes for
+excerpts that are shown already, and a random one is drawn from what is not shown yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +20,9 @@ from nxtools.errors import UsageError
 from nxtools.recordings.layer import Entries, Layer
 from nxtools.records import PICKS, SETS
 from nxtools.subject.bins import BINS
+from nxtools.subject.keep import turns
 
 NONE = -1
-NO_POOL = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Counts:
         counts: dict[str, int] = {}
         for part in text.split(","):
             pick, equals, number = part.strip().partition("=")
-            if pick not in PICKS or not equals or not number.isdigit():
+            if pick not in PICKS or not equals or not number.isdecimal():
                 raise UsageError(
                     f"{option} takes picks and numbers like top=10,random=10, not {text!r}",
                     hint="the picks are " + ", ".join(PICKS),
@@ -47,16 +51,15 @@ class Counts:
 
 @dataclass
 class Deal:
-    """What one set shows of one kind, for N units, at most k excerpts each.
+    """What one set shows of one pick, for N units, at most k excerpts each.
 
-    kind: a list of the layer (top, bottom, top.spread, bottom.spread), or random. `entries` are that list's,
-    None for random, which comes from the pool.
+    `entries`: a list of the layer, or None for excerpts of the random pool.
     """
 
     set: int
-    kind: str
+    pick: str
     entries: Entries | None
-    chosen: NDArray[np.int64]  # (N, k) places in `entries` or in the pool's order; NONE where there are fewer
+    chosen: NDArray[np.int64]  # (N, k) places in `entries` or in the layer's pool; NONE where there are fewer
     excerpt: NDArray[np.int64]  # (N, k) in the corpus
     probability: NDArray[np.float64] | None = None  # (N, k)
 
@@ -73,101 +76,125 @@ def sides_of(sign: str) -> tuple[str, ...]:
     return {"+": ("top",), "-": ("bottom",)}.get(sign, ("top", "bottom"))
 
 
-def pool_order(layer: Layer) -> NDArray[np.int64]:
-    """The pool's excerpts by set and then by rank of their draws; of several runs, in turn."""
-    excerpts = np.unique(layer.pool_places()[0])
-    rank, number = layer.corpus.gather("pool_rank")[excerpts], layer.corpus.gather("set")[excerpts]
-    return excerpts[np.lexsort((excerpts, rank, number))]
-
-
-def deal(layer: Layer, wanted: dict[str, Counts], pool: NDArray[np.int64]) -> Hand:
-    """Deals every set its picks. `pool`: excerpts in the pool's order (see `pool_order`)."""
-    units = layer.units
-    hand = Hand(dropped=np.zeros(units, np.int64))
+def deal(layer: Layer, wanted: dict[str, Counts]) -> Hand:
+    """Deals every set its picks: top and bottom, then spread, then random."""
+    hand = Hand()
     fresh, hand.dropped = _without_echoes(layer)
-    of_set = layer.corpus.gather("set")
-    taken = np.full((units, 0), NONE, np.int64)
     for number, name in enumerate(SETS):
         counts = wanted[name]
-        size = int((of_set == number).sum())
+        table = _Shown(hand, layer.units, number)
         for side in sides_of(layer.sign):
             k = counts.top if side == "top" or counts.bottom is None else counts.bottom
-            table = _table(fresh[side], number, units)
-            taken = _take(hand, number, side, fresh[side], table, taken, k)
+            table.first_free(side, fresh[side], _by_unit(fresh[side], number, layer.units), k)
         for side in sides_of(layer.sign) if counts.spread else ():
             entries = layer.spread[side]
-            table = _spread_table(entries, number, units)
-            taken = _take(hand, number, f"{side}.spread", entries, table, taken, counts.spread)
-            hand.deals[-1].probability = _spread_probability(layer, side, entries, hand.deals[-1].chosen)
+            quota = _spread_by_unit(entries, number, layer.units)[:, : counts.spread]
+            dealt = table.free("spread", entries, quota)
+            dealt.probability = _spread_probability(layer, side, entries, quota, dealt.chosen)
         if counts.random:
-            members = np.flatnonzero(of_set[pool] == number)
-            table = np.broadcast_to(members, (units, len(members)))[:, : counts.random + taken.shape[1]]
-            taken = _take(hand, number, "random", None, table, taken, counts.random, pool)
-            found = hand.deals[-1].chosen != NONE
-            share = found.sum(axis=1, keepdims=True) / max(size, 1)
-            hand.deals[-1].probability = np.where(found, share, np.nan)
+            members = np.flatnonzero(layer.corpus.set[layer.pool.excerpt] == number)
+            left = layer.corpus.sizes[number] - table.count()
+            candidates = np.broadcast_to(members, (layer.units, len(members)))
+            dealt = table.first_free("random", None, candidates, counts.random, layer.pool.excerpt)
+            found = dealt.chosen != NONE
+            share = found.sum(axis=1) / np.maximum(left, 1)
+            dealt.probability = np.where(found, share[:, None], np.nan)
     return hand
 
 
-def _take(
-    hand: Hand,
-    number: int,
-    kind: str,
-    entries: Entries | None,
-    table: NDArray[np.int64],
-    taken: NDArray[np.int64],
-    k: int,
-    pool: NDArray[np.int64] = NO_POOL,
-) -> NDArray[np.int64]:
-    """The first k candidates of each row of `table` that are not taken; returns what is taken then."""
-    excerpt = pool if entries is None else entries.excerpt
-    there = table != NONE
-    candidates = np.where(there, excerpt[np.where(there, table, 0)] if len(excerpt) else NONE, NONE)
-    free = there & ~(candidates[:, :, None] == taken[:, None, :]).any(axis=2)
-    order = np.argsort(~free, axis=1, kind="stable")[:, :k]
-    chosen = np.where(np.take_along_axis(free, order, 1), np.take_along_axis(table, order, 1), NONE)
-    shown = np.where(chosen == NONE, NONE, np.take_along_axis(candidates, order, 1))
-    hand.deals.append(Deal(number, kind, entries, chosen, shown))
-    return np.concatenate([taken, shown], axis=1)
+class _Shown:
+    """Deals one set's excerpts, and knows what the units show already."""
+
+    def __init__(self, hand: Hand, units: int, number: int) -> None:
+        self._hand, self._number = hand, number
+        self._taken = np.full((units, 0), NONE, np.int64)
+
+    def count(self) -> NDArray[np.int64]:
+        """How many excerpts each unit shows (N,)."""
+        count: NDArray[np.int64] = (self._taken != NONE).sum(axis=1)
+        return count
+
+    def first_free(
+        self,
+        pick: str,
+        entries: Entries | None,
+        candidates: NDArray[np.int64],
+        k: int,
+        excerpts: NDArray[np.int64] | None = None,
+    ) -> Deal:
+        """The first k of the candidates (N, any) that are not shown, places in `entries` or in `excerpts`."""
+        candidates = candidates[:, : k + self._taken.shape[1]]  # among so many there are k, if there are k
+        return self._deal(pick, entries, candidates, k, excerpts)
+
+    def free(self, pick: str, entries: Entries, candidates: NDArray[np.int64]) -> Deal:
+        """Those of the candidates that are not shown."""
+        return self._deal(pick, entries, candidates, candidates.shape[1], None)
+
+    def _deal(
+        self,
+        pick: str,
+        entries: Entries | None,
+        candidates: NDArray[np.int64],
+        k: int,
+        excerpts: NDArray[np.int64] | None,
+    ) -> Deal:
+        pool = entries.excerpt if entries is not None else excerpts
+        assert pool is not None
+        there = candidates != NONE
+        excerpt = np.full(candidates.shape, NONE, np.int64)
+        excerpt[there] = pool[candidates[there]]
+        free = there & ~(excerpt[:, :, None] == self._taken[:, None, :]).any(axis=2)
+        order = np.argsort(~free, axis=1, kind="stable")[:, :k]
+        chosen = np.where(np.take_along_axis(free, order, 1), np.take_along_axis(candidates, order, 1), NONE)
+        shown = np.where(chosen == NONE, NONE, np.take_along_axis(excerpt, order, 1))
+        self._taken = np.concatenate([self._taken, shown], axis=1)
+        dealt = Deal(self._number, pick, entries, chosen, shown)
+        self._hand.deals.append(dealt)
+        return dealt
 
 
-def _table(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
+def _by_unit(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
     """Entries of a set by unit (N, longest), the best first, NONE behind the last."""
     mine = np.flatnonzero(entries.cell // units == number)
     return _ragged(entries.cell[mine] % units, mine, units)
 
 
-def _spread_table(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
-    """Like `_table`, from the highest bin down, the first of each bin before the second of any."""
+def _spread_by_unit(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
+    """Like `_by_unit`, from the highest bin down, the first of each bin before the second of any."""
     cell = entries.cell // BINS
     mine = np.flatnonzero(cell // units == number)
     bins = entries.cell[mine] % BINS
-    turn = _turns(entries.cell[mine])
+    turn = turns(entries.cell[mine])
     mine = mine[np.lexsort((-bins, turn, cell[mine]))]
     return _ragged(cell[mine] % units, mine, units)
-
-
-def _turns(cell: NDArray[Any]) -> NDArray[np.int64]:
-    starts = np.flatnonzero(np.append(True, cell[1:] != cell[:-1])) if len(cell) else np.zeros(0, np.int64)
-    return np.arange(len(cell)) - np.repeat(starts, np.diff(np.append(starts, len(cell))))
 
 
 def _ragged(unit: NDArray[np.int64], values: NDArray[np.int64], units: int) -> NDArray[np.int64]:
     lengths = np.bincount(unit, minlength=units)
     table = np.full((units, int(lengths.max(initial=0))), NONE, np.int64)
-    table[unit, _turns(unit)] = values
+    table[unit, turns(unit)] = values
     return table
 
 
 def _spread_probability(
-    layer: Layer, side: str, entries: Entries, chosen: NDArray[np.int64]
+    layer: Layer, side: str, entries: Entries, quota: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Shown of a bin over how many excerpts of the set are in it, as the bins were drawn from by hash."""
+    """Drawn from a bin over how many excerpts of the set are in it.
+
+    `quota` (N, k): what was drawn, shown already or not. How many of a bin depends on how full the bins are,
+    and on nothing that was drawn by chance.
+    """
+    cells = {name: _cells(entries, table) for name, table in (("quota", quota), ("chosen", chosen))}
+    drawn = (cells["chosen"][:, :, None] == cells["quota"][:, None, :]).sum(axis=2)
     there = chosen != NONE
-    cell = np.where(there, entries.cell[np.where(there, chosen, 0)] if len(entries.cell) else 0, NONE)
-    shown = (cell[:, :, None] == cell[:, None, :]).sum(axis=2)
-    total = layer.histogram[side].reshape(-1)[np.where(there, cell, 0)]
-    return np.where(there, shown / np.maximum(total, 1), np.nan)
+    total = layer.histogram[side].reshape(-1)[np.where(there, cells["chosen"], 0)]
+    return np.where(there, drawn / np.maximum(total, 1), np.nan)
+
+
+def _cells(entries: Entries, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    cells = np.full(places.shape, NONE, np.int64)
+    cells[places != NONE] = entries.cell[places[places != NONE]]
+    return cells
 
 
 def _without_echoes(layer: Layer) -> tuple[dict[str, Entries], NDArray[np.int64]]:

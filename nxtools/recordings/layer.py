@@ -1,7 +1,7 @@
 """The recordings of one layer, from however many shards and runs, merged into one.
 
 Lists merge by sorting, so they come out the same for any number of shards in any order. Sums of powers are
-added in the order of the lines.
+added in the order of the shards.
 """
 
 from __future__ import annotations
@@ -14,24 +14,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.arrays import decode_rows, unpack
+from nxtools.errors import InputError
 from nxtools.records import SETS
 from nxtools.stream import Record
 from nxtools.subject.bins import BINS
 from nxtools.subject.excerpts import Plan
+from nxtools.subject.keep import first_of_each, ranked, turns
 
 OpenBlob = Callable[[str], memoryview]
+Arrays = dict[str, NDArray[Any]]
+
+NO_LIMIT = np.uint64(2**64 - 1)
 
 
-@dataclass(frozen=True)
 class Corpus:
-    """The plans of all runs as one: excerpts are numbered through."""
+    """The plans of all runs over a layer as one: excerpts are numbered through.
 
-    plans: list[Plan]
-    offsets: list[int]  # of each plan's first excerpt, and the total at the end
+    `alive` (excerpts,): false for one whose tokens another run has as well, in an earlier set or before.
+    Raises InputError when runs share documents, or cut excerpts of different lengths.
+    """
 
-    @classmethod
-    def of(cls, plans: Sequence[Plan]) -> Corpus:
-        return cls(list(plans), [0, *np.cumsum([plan.size for plan in plans]).tolist()])
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = list(plans)
+        self.offsets = [0, *np.cumsum([plan.size for plan in plans]).tolist()]
+        if len({plan.excerpt for plan in plans}) > 1:
+            raise InputError("recordings of excerpts of different lengths", hint="use one --excerpt for all")
+        documents = [document for plan in plans for document in plan.documents]
+        if len(set(documents)) < len(documents):
+            raise InputError(
+                "two recordings hold the same document",
+                hint="merge recordings of different text, or record all the text at once",
+            )
+        self.set: NDArray[np.uint8] = self.gather("set")
+        self.id: NDArray[np.uint64] = self.gather("id")
+        self.alive = np.ones(len(self.id), bool)
+        if len(plans) > 1:
+            order = np.lexsort((np.arange(len(self.id)), self.set, self.id))
+            self.alive[order[1:]] = self.id[order[1:]] != self.id[order[:-1]]
+        self.sizes = np.bincount(self.set[self.alive], minlength=len(SETS))
 
     @property
     def tokens(self) -> int:
@@ -39,16 +59,30 @@ class Corpus:
 
     def gather(self, name: str) -> NDArray[Any]:
         """One of a plan's arrays over excerpts, over all plans."""
-        return np.concatenate([getattr(plan, name) for plan in self.plans])
+        return np.concatenate([getattr(plan, name) for plan in self.plans], axis=-1)
 
     def ids(self, excerpt: int) -> NDArray[np.int32]:
+        """Token ids (tokens,)."""
         plan, local = self.place(excerpt)
         row: NDArray[np.int32] = plan.ids(np.array([local]))[0]
+        return row
+
+    def counted(self, excerpt: int) -> NDArray[np.bool_]:
+        """Which positions (tokens,) are not left out."""
+        plan, local = self.place(excerpt)
+        row: NDArray[np.bool_] = plan.counted(np.array([local]))[0]
         return row
 
     def document(self, excerpt: int) -> str:
         plan, local = self.place(excerpt)
         return plan.documents[int(plan.document[local])]
+
+    def document_numbers(self) -> NDArray[np.int64]:
+        """A number for the document of each excerpt, over all plans."""
+        counts = [0, *np.cumsum([len(plan.documents) for plan in self.plans]).tolist()]
+        return np.concatenate(
+            [plan.document + np.int64(c) for plan, c in zip(self.plans, counts, strict=False)]
+        )
 
     def place(self, excerpt: int) -> tuple[Plan, int]:
         which = int(np.searchsorted(self.offsets, excerpt, side="right")) - 1
@@ -57,11 +91,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Entries:
-    """Excerpts that were kept for units, n of them; `source` and `place` say where their rows lie."""
+    """Excerpts that were kept for units, n of them, by cell and then the best first.
+
+    Their rows lie at `place` of recording `source`.
+    """
 
     cell: NDArray[np.int64]  # (n,) set * units + unit, times BINS plus the bin where it is spread
     rank: NDArray[np.float32]  # (n,) higher is better
-    key: NDArray[np.uint64]  # (n,) of the last 8 tokens up to the peak
+    key: NDArray[np.uint64]  # (n,) of the last 8 tokens up to the peak; 0 where it is spread
     excerpt: NDArray[np.int64]  # (n,) in the corpus
     source: NDArray[np.int32]
     place: NDArray[np.int32]
@@ -70,11 +107,21 @@ class Entries:
         return Entries(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class PoolPlaces:
+    """Where the random pool's activations lie: excerpt i at `place[i]` of part `source[i]`."""
+
+    excerpt: NDArray[np.int64]  # (n,) in the corpus, in the pool's order
+    source: NDArray[np.int32]
+    place: NDArray[np.int32]
+
+
 class Layer:
     """Merged recordings of a layer's N units.
 
-    `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum` (sets, N);
-    `nonfinite` (N,); `lists[side]` and `spread[side]` Entries by cell; `histogram[side]` (sets, N, BINS).
+    `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum`, `lowest` (sets, N)
+    of all values, `lowest` that of the excerpts' maxima; `nonfinite` (N,); `lists[side]` and `spread[side]`
+    Entries by cell; `histogram[side]` (sets, N, BINS); `pool`.
     Raises InputError (MissingBlob) where a blob is gone.
     """
 
@@ -84,18 +131,13 @@ class Layer:
         self.corpus = corpus
         self.sign = str(lines[0]["sign"])
         self.units = int(lines[0]["width"])
-        self._ids = corpus.gather("id")
-        self._sources: list[dict[str, NDArray[Any]]] = []
-        offsets: list[int] = []
-        for line in lines:
-            arrays, _ = unpack(open_blob(line["blob"]))
-            self._sources.append(arrays)
-            offsets.append(corpus.offsets[plan_of[line["plan"]]])
-        self._offsets = offsets
+        self._offsets = [corpus.offsets[plan_of[line["plan"]]] for line in lines]
+        self._sources = [unpack(open_blob(line["blob"]))[0] for line in lines]
         self.tokens: NDArray[np.int64] = self._sum("tokens")
         self.powers: NDArray[np.float64] = self._sum("powers")
         self.nonfinite: NDArray[np.int64] = self._sum("nonfinite")
         self.maximum = np.maximum.reduce([a["maximum"] for a in self._sources])
+        self.lowest = np.minimum.reduce([a["lowest"] for a in self._sources])
         self.minimum = (
             np.minimum.reduce([a["minimum"] for a in self._sources])
             if "minimum" in self._sources[0]
@@ -106,8 +148,16 @@ class Layer:
         self.histogram = {
             side: self._sum(f"{side}.histogram").reshape(len(SETS), self.units, BINS) for side in sides
         }
-        self.lists = {side: self._merged(side, keep[0], distinct=True) for side in sides}
-        self.spread = {side: self._merged(f"{side}.spread", keep[1], distinct=False) for side in sides}
+        priority = corpus.gather("priority")
+        self.lists = {side: self._merged(side, keep[0]) for side in sides}
+        self.spread = {
+            side: self._merged(f"{side}.spread", keep[1], priority[number])
+            for number, side in enumerate(sides)
+        }
+        self.pool_blobs = [blob for line in lines for blob in line["pool"]]
+        self._pool_parts = [unpack(open_blob(blob))[0] for blob in self.pool_blobs]
+        offsets = [o for line, o in zip(lines, self._offsets, strict=True) for _ in line["pool"]]
+        self.pool = self._pool_places(offsets)
 
     def _sum(self, name: str) -> NDArray[Any]:
         total = self._sources[0][name].astype(np.float64 if name == "powers" else np.int64)
@@ -115,75 +165,82 @@ class Layer:
             total = total + arrays[name]
         return total
 
-    def _merged(self, kind: str, limit: int, *, distinct: bool) -> Entries:
+    def _merged(self, kind: str, limit: int, priority: NDArray[np.uint32] | None = None) -> Entries:
+        """The entries of all recordings, as one recording of everything would have kept them."""
         counts = [len(arrays[f"{kind}.cell"]) for arrays in self._sources]
+        place = np.concatenate([arrays[f"{kind}.place"] for arrays in self._sources])
+        excerpt = np.concatenate(
+            [
+                arrays["excerpt"][arrays[f"{kind}.place"]] + np.int64(offset)
+                for arrays, offset in zip(self._sources, self._offsets, strict=True)
+            ]
+        )
         every = Entries(
-            cell=np.concatenate([a[f"{kind}.cell"] for a in self._sources]).astype(np.int64),
-            rank=np.concatenate([a[f"{kind}.rank"] for a in self._sources]),
-            key=np.concatenate([a[f"{kind}.key"] for a in self._sources]),
-            excerpt=np.concatenate(
-                [
-                    a[f"{kind}.excerpt"] + np.int64(o)
-                    for a, o in zip(self._sources, self._offsets, strict=True)
-                ]
-            ),
+            cell=np.concatenate([arrays[f"{kind}.cell"] for arrays in self._sources]).astype(np.int64),
+            rank=np.concatenate([arrays[f"{kind}.rank"] for arrays in self._sources])
+            if priority is None
+            else -priority[excerpt].astype(np.float32),
+            key=np.concatenate([arrays[f"{kind}.key"] for arrays in self._sources])
+            if priority is None
+            else np.zeros(len(excerpt), np.uint64),
+            excerpt=excerpt,
             source=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-            place=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
+            place=place,
         )
         if len(self._sources) == 1:
             return every
-        every = every.at(np.lexsort((self._ids[every.excerpt], -every.rank, every.cell)))
-        if distinct:
-            every = every.at(np.sort(_first_of_each(every.cell, every.key)))
-        return every.at(np.flatnonzero(_turn(every.cell) < limit))
+        every = every.at(np.flatnonzero(self.corpus.alive[every.excerpt]))
+        every = every.at(ranked(every.cell, every.rank, self.corpus.id[every.excerpt]))
+        if priority is None:
+            every = every.at(first_of_each(every.cell, every.key))
+        return every.at(np.flatnonzero(turns(every.cell) < limit))
 
-    def rows(self, kind: str, entries: Entries) -> NDArray[np.float32]:
-        """Activations (n, tokens) of entries of the list `kind`; NaN where a position is left out."""
+    def rows(self, entries: Entries) -> NDArray[np.float32]:
+        """Activations (n, tokens) of entries; NaN where a position is left out."""
         rows = np.empty((len(entries.cell), self.corpus.tokens), np.float32)
         for number, arrays in enumerate(self._sources):
             mine = np.flatnonzero(entries.source == number)
             if len(mine):
                 place = entries.place[mine]
-                rows[mine] = decode_rows(arrays[f"{kind}.row"][place], arrays[f"{kind}.scale"][place])
+                rows[mine] = decode_rows(arrays["row"][place], arrays["scale"][place])
         return rows
 
-    def pool_places(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """(excerpt, source, place) of every excerpt of the random pool, over all sets, in no order."""
-        excerpts = [
-            a["pool.excerpt"] + np.int64(o) for a, o in zip(self._sources, self._offsets, strict=True)
-        ]
-        counts = [len(e) for e in excerpts]
-        return (
-            np.concatenate(excerpts),
-            np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-            np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
+    def _pool_places(self, offsets: list[int]) -> PoolPlaces:
+        """The pool by set and then by draw, as far down as all runs have it: a random sample of each set."""
+        counts = [len(part["excerpt"]) for part in self._pool_parts]
+        excerpt = np.concatenate(
+            [np.zeros(0, np.int64)]
+            + [part["excerpt"] + np.int64(o) for part, o in zip(self._pool_parts, offsets, strict=True)]
         )
+        source = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        place = np.concatenate(
+            [np.zeros(0, np.int32)] + [np.arange(count, dtype=np.int32) for count in counts]
+        )
+        draw, limits = self.corpus.gather("draw")[excerpt], pool_limits(self.corpus.plans)
+        whole = (draw <= limits[self.corpus.set[excerpt]]) & self.corpus.alive[excerpt]
+        order = np.lexsort((draw, self.corpus.set[excerpt]))
+        order = order[whole[order]]
+        return PoolPlaces(excerpt[order], source[order], place[order])
 
-    def pool_rows(
-        self, units: slice, source: NDArray[np.int32], place: NDArray[np.int32]
-    ) -> NDArray[np.float32]:
-        """Activations (units, n, tokens) at places of the pool."""
-        width = len(range(*units.indices(self.units)))
-        rows = np.empty((width, len(source), self.corpus.tokens), np.float32)
-        for number, arrays in enumerate(self._sources):
+    def pool_rows(self, units: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activations (n, tokens) of units (n,) on members (n,) of `pool`."""
+        rows = np.empty((len(units), self.corpus.tokens), np.float32)
+        source, place = self.pool.source[member], self.pool.place[member]
+        for number, part in enumerate(self._pool_parts):
             mine = np.flatnonzero(source == number)
             if len(mine):
-                at = place[mine]
-                rows[:, mine] = decode_rows(arrays["pool.row"][units, at], arrays["pool.scale"][units, at])
+                at = units[mine], place[mine]
+                rows[mine] = decode_rows(part["row"][at], part["scale"][at])
         return rows
 
 
-def _first_of_each(cell: NDArray[Any], key: NDArray[Any]) -> NDArray[np.int64]:
-    """Places of the first entry of each (cell, key)."""
-    order = np.lexsort((np.arange(len(cell)), key, cell))
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = (cell[order][1:] != cell[order][:-1]) | (key[order][1:] != key[order][:-1])
-    return order[fresh]
-
-
-def _turn(cell: NDArray[Any]) -> NDArray[np.int64]:
-    """0, 1, 2, … within each run of equal cells."""
-    first = np.ones(len(cell), bool)
-    first[1:] = cell[1:] != cell[:-1]
-    starts = np.flatnonzero(first)
-    return np.arange(len(cell)) - np.repeat(starts, np.diff(np.append(starts, len(cell))))
+def pool_limits(plans: Sequence[Plan]) -> NDArray[np.uint64]:
+    """Of each set the draw up to which every plan's pool holds all excerpts."""
+    limits = np.full(len(SETS), NO_LIMIT)
+    for plan in plans:
+        for number in range(len(SETS)):
+            members = plan.set == number
+            pooled = members & (plan.pool_rank >= 0)
+            if pooled.sum() < members.sum():
+                limits[number] = min(limits[number], plan.draw[pooled].max(initial=np.uint64(0)))
+    return limits

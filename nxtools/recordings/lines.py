@@ -39,9 +39,6 @@ class UnitLines:
         self._shown: dict[int, bytes] = {}
         self._names = layer.corpus.gather("id")
         self._starts = layer.corpus.gather("start")
-        excerpt, source, place = layer.pool_places()
-        order = np.argsort(excerpt)
-        self._pool = excerpt[order], source[order], place[order]
 
     def excerpts(self, hand: Hand, units: NDArray[np.int64]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
         """(unit, its excerpts) for the units asked for."""
@@ -56,30 +53,21 @@ class UnitLines:
 
     def _rows(self, deal: Deal, units: NDArray[np.int64]) -> NDArray[np.float32]:
         """Activations (units, k, tokens) of a deal, rounded."""
-        chosen, excerpt = deal.chosen[units], deal.excerpt[units]
+        chosen = deal.chosen[units]
         rows = np.zeros((*chosen.shape, self._layer.corpus.tokens), np.float32)
         there = chosen != NONE
         if deal.entries is None:
-            rows[there] = self._pooled(units, excerpt)[there]
+            unit = np.broadcast_to(units[:, None], chosen.shape)
+            rows[there] = self._layer.pool_rows(unit[there], chosen[there])
         else:
-            rows[there] = self._layer.rows(deal.kind, deal.entries.at(chosen[there]))
+            rows[there] = self._layer.rows(deal.entries.at(chosen[there]))
         return rounded(rows)
-
-    def _pooled(self, units: NDArray[np.int64], excerpt: NDArray[np.int64]) -> NDArray[np.float32]:
-        known, source, place = self._pool
-        where = np.searchsorted(known, np.maximum(excerpt, 0)).clip(0, len(known) - 1)
-        rows = np.empty((*excerpt.shape, self._layer.corpus.tokens), np.float32)
-        for row, unit in enumerate(units.tolist()):
-            at = where[row]
-            rows[row] = self._layer.pool_rows(slice(unit, unit + 1), source[at], place[at])[0]
-        return rows
 
     def _picked(self, deal: Deal, unit: int, rows: NDArray[np.float32]) -> list[orjson.Fragment]:
         count = int((deal.chosen[unit] != NONE).sum())
         if not count:
             return []
         printed = orjson.dumps(rows[:count], option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-        pick = deal.kind.rpartition(".")[2].encode()
         probabilities = deal.probability
         found = []
         for rank, excerpt in enumerate(deal.excerpt[unit, :count].tolist()):
@@ -87,7 +75,14 @@ class UnitLines:
             found.append(
                 orjson.Fragment(
                     b'%b,"set":"%b","pick":"%b","rank":%d,"probability":%b,"activations":[%b]}'
-                    % (self._static(excerpt), SETS[deal.set].encode(), pick, rank, likely, printed[rank])
+                    % (
+                        self._static(excerpt),
+                        SETS[deal.set].encode(),
+                        deal.pick.encode(),
+                        rank,
+                        likely,
+                        printed[rank],
+                    )
                 )
             )
         return found

@@ -20,29 +20,22 @@ from nxtools.records import SETS
 OpenBlob = Callable[[str], memoryview]
 
 
-def pack_tokens(layer: Layer, order: NDArray[np.int64]) -> bytes:
+def pack_tokens(layer: Layer) -> bytes:
     """The pool's tokens and names, excerpts in the pool's order. The same for all layers of a run."""
-    corpus = layer.corpus
+    corpus, excerpts = layer.corpus, layer.pool.excerpt.tolist()
     return pack(
         {
-            "ids": np.stack([corpus.ids(excerpt) for excerpt in order.tolist()]),
-            "set": corpus.gather("set")[order],
-            "excerpt": corpus.gather("id")[order],
+            "ids": np.stack([corpus.ids(excerpt) for excerpt in excerpts]),
+            "counted": np.stack([corpus.counted(excerpt) for excerpt in excerpts]),
+            "set": corpus.set[layer.pool.excerpt],
+            "excerpt": corpus.id[layer.pool.excerpt],
         },
-        {"documents": [corpus.document(excerpt) for excerpt in order.tolist()]},
+        {"documents": [corpus.document(excerpt) for excerpt in excerpts]},
     )
 
 
-def pack_places(
-    tokens: str,
-    vocabulary: str,
-    embedding: str | None,
-    blobs: list[str],
-    source: NDArray[np.int32],
-    place: NDArray[np.int32],
-    sizes: list[int],
-) -> bytes:
-    """Where one layer's activations on the pool lie: excerpt i is at `place[i]` of recording `source[i]`.
+def pack_places(tokens: str, vocabulary: str, embedding: str | None, layer: Layer) -> bytes:
+    """Where one layer's activations on the pool lie: excerpt i is at `place[i]` of part `source[i]`.
 
     `vocabulary`, `embedding`: the blobs with every token's text and embedding.
     `sizes`: excerpts of each set in all the text, out of which the pool was drawn.
@@ -51,10 +44,10 @@ def pack_places(
         "tokens": tokens,
         "vocabulary": vocabulary,
         "embedding": embedding,
-        "recordings": blobs,
-        "sizes": sizes,
+        "parts": layer.pool_blobs,
+        "sizes": layer.corpus.sizes.tolist(),
     }
-    return pack({"source": source, "place": place}, facts)
+    return pack({"source": layer.pool.source, "place": layer.pool.place}, facts)
 
 
 class Pool:
@@ -66,14 +59,15 @@ class Pool:
         tokens, names = unpack(open_blob(facts["tokens"]))
         self.sizes: list[int] = facts["sizes"]
         self.documents: list[str] = names["documents"]
-        self._ids, self._set, self._names = tokens["ids"], tokens["set"], tokens["excerpt"]
+        self._ids, self._counted = tokens["ids"], tokens["counted"]
+        self._set, self._names = tokens["set"], tokens["excerpt"]
         self.vocabulary: list[str] = orjson.loads(bytes(open_blob(facts["vocabulary"])))  # by token id
         self.embedding: NDArray[np.float32] | None = None  # (ids, dimensions)
         if facts["embedding"]:
             rows, _ = unpack(open_blob(facts["embedding"]))
             self.embedding = decode_rows(rows["row"], rows["scale"])
         self._source, self._place = places["source"], places["place"]
-        self._parts = [unpack(open_blob(blob))[0] for blob in facts["recordings"]]
+        self._parts = [unpack(open_blob(blob))[0] for blob in facts["parts"]]
 
     @cached_property
     def _members(self) -> dict[str, NDArray[np.int64]]:
@@ -85,7 +79,7 @@ class Pool:
 
     def counted(self, which: str) -> NDArray[np.bool_]:
         """Which positions (excerpts, tokens) count; the others are left out for every unit."""
-        return ~np.isnan(self.activations(0, which))
+        return self._counted[self._members[which]]
 
     def excerpts(self, which: str) -> list[str]:
         """Names of the excerpts of a set's part."""
@@ -103,5 +97,5 @@ class Pool:
             mine = np.flatnonzero(source == number)
             if len(mine):
                 at = place[mine]
-                rows[mine] = decode_rows(arrays["pool.row"][column, at], arrays["pool.scale"][column, at])
+                rows[mine] = decode_rows(arrays["row"][column, at], arrays["scale"][column, at])
         return rows

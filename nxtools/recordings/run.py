@@ -3,74 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from nxtools.errors import InputError
-from nxtools.recordings.deal import Counts, deal, pool_order
+from nxtools.errors import InputError, UsageError
+from nxtools.recordings.deal import Counts, deal
+from nxtools.recordings.deal_paper import TOP as PAPER_TOP
 from nxtools.recordings.deal_paper import deal_paper
 from nxtools.recordings.layer import Corpus, Layer, OpenBlob
 from nxtools.recordings.lines import UnitLines
 from nxtools.recordings.pool import pack_places, pack_tokens
-from nxtools.recordings.statistics import statistics
-from nxtools.records import SETS, VERSION
+from nxtools.recordings.statistics import is_constant, statistics
+from nxtools.records import VERSION, Failure, check_recording, field
 from nxtools.stream import Record, dump
 from nxtools.subject.excerpts import Plan
 
 PutBlob = Callable[[bytes], str]
 
+AGAIN = "run nx-record again; finished shards are in the store"
+
+
+def check_line(line: Record) -> None:
+    """Whether a recording line has what merging needs. Raises InputError naming the field."""
+    check_recording(line)
+    for path, kind in {
+        "dtype": str,
+        "sign": str,
+        "width": int,
+        "keep": list,
+        "pool": list,
+        "vocabulary": str,
+        "command": str,
+    }.items():
+        field(line, path, kind)
+
 
 class Run:
-    """Recording lines of one subject and site. Raises InputError when they do not belong together.
+    """Recording lines of one subject and site, from one run or from several over different text.
 
-    `layers`: numbers in order; `near_duplicates`: dropped between sets, counted while lines are written.
+    Raises InputError when they do not belong together, are not complete, or name a blob that is gone.
+    `layers`: numbers in order; `near_duplicates`: dropped between sets, and `repeated`: excerpts that several
+    runs have, both counted while lines are written.
     """
 
     def __init__(self, lines: Sequence[Record], open_blob: OpenBlob, put_blob: PutBlob) -> None:
-        self._open, self._put = open_blob, put_blob
-        self.near_duplicates = 0
-        first = lines[0]
-        for line in lines:
-            for name in ("subject", "site", "keep"):
-                if line[name] != first[name]:
-                    raise InputError(
-                        f"recordings of different {name}s: {first[name]} and {line[name]}",
-                        hint="merge only recordings made with the same subject and settings",
-                    )
-        self._first = first
-        runs = {
-            (line["layer"], line["run"], line["shard"]): line for line in lines
-        }  # the same shard twice is once
+        self._open_blob, self._put = open_blob, put_blob
+        self.near_duplicates = self.repeated = 0
+        _check_alike(lines)
+        self._first = lines[0]
+        self._command_of = {
+            blob: line["command"]
+            for line in lines
+            for blob in (line["blob"], *line["pool"], line["plan"], line["vocabulary"])
+        }
+        by_place = {(line["layer"], line["run"], line["shard"]): line for line in lines}  # twice is once
         self._by_layer: dict[int, list[Record]] = {}
-        for line in sorted(runs.values(), key=lambda line: (line["layer"], line["run"], line["shard"])):
-            self._by_layer.setdefault(line["layer"], []).append(line)
+        for place in sorted(by_place):
+            self._by_layer.setdefault(place[0], []).append(by_place[place])
         self.layers = sorted(self._by_layer)
-        _check_whole(lines, self._by_layer)
-        plans = list(dict.fromkeys(line["plan"] for line in runs.values()))
-        self._plan_of = {digest: number for number, digest in enumerate(sorted(plans))}
-        self._corpus = Corpus.of([Plan.from_bytes(open_blob(digest)) for digest in sorted(plans)])
-        if len({plan.excerpt for plan in self._corpus.plans}) > 1:
-            raise InputError("recordings of excerpts of different lengths", hint="use one --excerpt for all")
-        self._vocabulary: list[str] = orjson.loads(bytes(open_blob(first["vocabulary"])))
+        for layer, of_layer in self._by_layer.items():
+            _check_whole(layer, of_layer)
+        for run in {line["run"]: None for line in lines}:
+            if not any(line.get("last") for line in lines if line["run"] == run):
+                raise InputError("the last recording line is missing: the stream was cut", hint=AGAIN)
+        self._plans: dict[str, Plan] = {}
+
+    def _open(self, digest: str) -> memoryview:
+        try:
+            return self._open_blob(digest)
+        except InputError as error:
+            command = self._command_of.get(digest, self._first["command"])
+            raise InputError(
+                f"{error.message}, which the recording needs", hint=f"bring it back with: {command}"
+            ) from error
+
+    @cached_property
+    def _vocabulary(self) -> list[str]:
+        names: list[str] = orjson.loads(bytes(self._open(self._first["vocabulary"])))
+        return names
 
     def units(self, wanted: dict[str, Counts], *, paper: bool) -> Iterator[bytes]:
-        """Unit lines, by layer and index; one layer is in memory at a time."""
-        for number in self.layers:
-            lines = self._by_layer[number]
-            layer = Layer(lines, self._corpus, self._plan_of, self._open)
-            yield from self._layer(number, lines, layer, wanted, paper)
+        """Unit lines, by layer and index; one layer is in memory at a time.
 
-    def _layer(
-        self, number: int, lines: list[Record], layer: Layer, wanted: dict[str, Counts], paper: bool
+        Raises UsageError when more top excerpts are wanted than were recorded.
+        """
+        kept = self._first["keep"][0]
+        most = max(max(counts.top, counts.bottom or 0) for counts in wanted.values())
+        if (needed := PAPER_TOP if paper else most) > kept:
+            raise UsageError(
+                f"{needed} top excerpts are wanted and recordings keep {kept}",
+                hint=f"nx-record --top {needed}",
+            )
+        for number, lines in sorted(self._by_layer.items()):
+            yield from self._units_of(number, lines, wanted, paper)
+
+    def _units_of(
+        self, number: int, lines: list[Record], wanted: dict[str, Counts], paper: bool
     ) -> Iterator[bytes]:
-        order = pool_order(layer)
-        hand = deal_paper(layer, order) if paper else deal(layer, wanted, order)
+        plans = list(dict.fromkeys(line["plan"] for line in lines))
+        for digest in plans:
+            if digest not in self._plans:
+                self._plans[digest] = Plan.from_bytes(self._open(digest))
+        corpus = Corpus([self._plans[digest] for digest in plans])
+        layer = Layer(lines, corpus, {digest: place for place, digest in enumerate(plans)}, self._open)
+        hand = deal_paper(layer) if paper else deal(layer, wanted)
         self.near_duplicates += int(hand.dropped.sum())
-        pool = None if paper or not len(order) else self._pool(layer, lines, order)
-        stats = statistics(layer)
-        for unit, excerpts in UnitLines(layer, self._vocabulary).excerpts(hand, self._asked(layer, lines)):
+        self.repeated = max(self.repeated, int((~corpus.alive).sum()))
+        pool = None if paper or not len(layer.pool.excerpt) else self._pool(layer)
+        stats, constant = statistics(layer), is_constant(layer)
+        for unit, excerpts in UnitLines(layer, self._vocabulary).excerpts(hand, _asked(layer, lines)):
             yield dump(
                 {
                     "kind": "unit",
@@ -83,7 +127,7 @@ class Run:
                         "index": unit,
                         "sign": layer.sign,
                     },
-                    **_marks(layer, unit),
+                    **_marks(layer, unit, constant=bool(constant[unit])),
                     **({"protocol": "paper"} if paper else {}),
                     "stats": stats[unit],
                     **({"pool": {"blob": pool, "column": unit}} if pool else {}),
@@ -91,61 +135,74 @@ class Run:
                 }
             )
 
-    def _asked(self, layer: Layer, lines: list[Record]) -> NDArray[np.int64]:
-        """The units to write: all, unless --units named some in every run."""
-        named = [line["units"] for line in lines]
-        if any(units is None for units in named):
-            return np.arange(layer.units)
-        asked = np.unique(np.concatenate([np.array(units, np.int64) for units in named]))
-        if len(asked) and asked[-1] >= layer.units:
-            raise InputError(f"the layer has no unit {asked[-1]}", hint=f"it has {layer.units}")
-        return asked
-
-    def _pool(self, layer: Layer, lines: list[Record], order: NDArray[np.int64]) -> str:
-        excerpt, source, place = layer.pool_places()
-        where = np.argsort(excerpt)[np.searchsorted(np.sort(excerpt), order)]
-        sizes = np.bincount(self._corpus.gather("set"), minlength=len(SETS)).tolist()
-        tokens = self._put(pack_tokens(layer, order))
-        blobs = [line["blob"] for line in lines]
-        vocabulary = self._first["vocabulary"]
+    def _pool(self, layer: Layer) -> str:
+        tokens = self._put(pack_tokens(layer))
         embedding = self._first.get("embedding")
-        places = pack_places(tokens, vocabulary, embedding, blobs, source[where], place[where], sizes)
-        return self._put(places)
+        return self._put(pack_places(tokens, self._first["vocabulary"], embedding, layer))
 
 
-def _marks(layer: Layer, unit: int) -> Record:
-    """What is unusual about a unit: `dead` (nothing above zero on its sides), `constant`, `failed`."""
+def _asked(layer: Layer, lines: list[Record]) -> NDArray[np.int64]:
+    """The units to write: all, unless --units named some in every run."""
+    named = [line.get("units") for line in lines]
+    if any(units is None for units in named):
+        return np.arange(layer.units)
+    asked = np.unique(np.concatenate([np.array(units, np.int64) for units in named]))
+    if len(asked) and not 0 <= asked[0] <= asked[-1] < layer.units:
+        raise InputError(f"the layer has no unit {asked[-1]}", hint=f"it has {layer.units}")
+    return asked
+
+
+def _marks(layer: Layer, unit: int, *, constant: bool) -> Record:
+    """What is unusual about a unit: `dead` (nothing above zero on its sides), `constant`, an error."""
     if layer.nonfinite[unit]:
         count = int(layer.nonfinite[unit])
-        return {
-            "error": {
-                "stage": "record",
-                "kind": "non-finite",
-                "message": f"{count} activations are not finite",
-            }
-        }
+        message = f"{count} activations are not finite"
+        return {"error": Failure("record", "non-finite", message).record()}
     high = float(layer.maximum[:, unit].max())
     low = 0.0 if layer.minimum is None else float(layer.minimum[:, unit].min())
     fires = {"+": high > 0, "-": low < 0}.get(layer.sign, high > 0 or low < 0)
-    mean = layer.powers[:2, :, unit].sum(axis=1) / max(int(layer.tokens.sum()), 1)
-    constant = bool(mean[1] - mean[0] ** 2 <= 1e-12 * mean[1])
     return {**({} if fires else {"dead": True}), **({"constant": True} if constant else {})}
 
 
-def _check_whole(lines: Sequence[Record], by_layer: dict[int, list[Record]]) -> None:
-    """Every run must have come whole: its last line, and every shard of every layer."""
-    shards = {line["run"]: line["shards"] for line in lines}
-    for layer, of_layer in by_layer.items():
-        for run, count in shards.items():
-            there = {line["shard"] for line in of_layer if line["run"] == run}
-            if there and len(there) < count:
-                missing = sorted(set(range(count)) - there)
+def _check_alike(lines: Sequence[Record]) -> None:
+    """What must be the same on all lines, and on all of a layer or a run."""
+    for what, path, within in (
+        ("subjects", ("subject", "fingerprint"), ()),
+        ("dtypes", ("dtype",), ()),
+        ("sites", ("site",), ()),
+        ("vocabularies", ("vocabulary",), ()),
+        ("numbers of excerpts to keep", ("keep",), ()),
+        ("signs", ("sign",), ("layer",)),
+        ("widths", ("width",), ("layer",)),
+        ("plans", ("plan",), ("run",)),
+        ("numbers of shards", ("shards",), ("run",)),
+    ):
+        seen: dict[tuple[object, ...], object] = {}
+        for line in lines:
+            value: object = line
+            for name in path:
+                value = value[name]  # type: ignore[index]
+            other = seen.setdefault(tuple(line[name] for name in within), value)
+            if other != value:
                 raise InputError(
-                    f"shard {missing[0] + 1} of {count} of layer {layer} is missing: the stream was cut",
-                    hint="run nx-record again; finished shards are in the store",
+                    f"recordings with different {what}: {other} and {value}",
+                    hint="merge only recordings made with the same subject and settings",
                 )
-    if not any(line.get("last") for line in lines):
-        raise InputError(
-            "the last recording line is missing: the stream was cut",
-            hint="run nx-record again; finished shards are in the store",
-        )
+
+
+def _check_whole(layer: int, lines: Sequence[Record]) -> None:
+    """Every run over a layer must have come with all shards, and no text was recorded twice."""
+    run_of: dict[str, str] = {}
+    for line in lines:
+        if run_of.setdefault(line["plan"], line["run"]) != line["run"]:
+            raise InputError(
+                f"layer {layer} was recorded twice over the same text, with different settings",
+                hint="leave one of the two out",
+            )
+    for run, shards in {line["run"]: line["shards"] for line in lines}.items():
+        missing = set(range(shards)) - {line["shard"] for line in lines if line["run"] == run}
+        if missing:
+            raise InputError(
+                f"shard {min(missing) + 1} of {shards} of layer {layer} is missing: the stream was cut",
+                hint=AGAIN,
+            )

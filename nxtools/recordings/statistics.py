@@ -26,8 +26,11 @@ def statistics(layer: Layer) -> list[Record]:
     variance = np.maximum(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
     fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
-    # Below this the central moments are differences of equal numbers in float32.
-    flat = variance <= 1e-12 * np.maximum(raw[1], np.finfo(np.float64).tiny)
+    constant = is_constant(layer)
+    variance[constant] = 0.0
+    # Excerpts are summed up in float32. With a spread of less than 3% of the values, or values below 1e-9,
+    # little would be left of the differences that the third and fourth moment are.
+    flat = (variance <= 1e-3 * raw[1]) | (raw[1] < 1e-18)
     safe = np.where(flat, 1.0, variance)
     maximum = layer.maximum.max(axis=0)
     minimum = None if layer.minimum is None else layer.minimum.min(axis=0)
@@ -56,6 +59,15 @@ def statistics(layer: Layer) -> list[Record]:
     return found
 
 
+def is_constant(layer: Layer) -> NDArray[np.bool_]:
+    """Which units (N,) have one and the same value everywhere."""
+    count = max(int(layer.tokens.sum()), 1)
+    mean, square = layer.powers[:2].sum(axis=1) / count
+    same: NDArray[np.bool_] = layer.maximum.max(axis=0) == layer.lowest.min(axis=0)
+    flat: NDArray[np.bool_] = square - mean**2 <= 1e-5 * square
+    return same & flat
+
+
 def short(value: float, digits: int = 6) -> float | None:
     """The value in so many significant digits; None where it is not finite."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
@@ -72,7 +84,7 @@ def _active(layer: Layer, side: str, tokens: int) -> NDArray[np.float64]:
     step = 1 << 16
     for first in range(0, len(unit), step):
         here = slice(first, first + step)
-        rows = layer.rows(f"{side}.spread", entries.at(np.arange(len(unit))[here]))
+        rows = layer.rows(entries.at(np.arange(len(unit))[here]))
         high = rows if side == "top" else -rows
         above = (high > threshold[unit[here]][:, None]).sum(axis=1)
         total += np.bincount(unit[here], above * (there[here] / kept[here]), minlength=layer.units)

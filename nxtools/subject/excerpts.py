@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from nxtools.records import SETS
 from nxtools.subject.text import Passage
 
 FEWEST_DOCUMENTS = 20
-RECORDING_VERSION = 1  # raise it when the same activations would leave other bytes behind
 DOCUMENTS_AT_ONCE = 256
 SET_BOUNDS = (0.5, 0.75, 1.0)  # evidence 1/2, validation 1/4, held-out 1/4
+PRUNE_FROM = 1 << 16  # excerpts held while few of them are to be drawn
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
@@ -49,7 +49,7 @@ class Cut:
     pool: tuple[int, int, int] = (400, 200, 200)
 
     def __post_init__(self) -> None:
-        if self.excerpt < 1 or self.context % self.excerpt:
+        if self.excerpt < 1 or self.context < 1 or self.context % self.excerpt:
             raise UsageError(
                 f"a context of {self.context} tokens cannot be cut into excerpts of {self.excerpt}",
                 hint="make --context a multiple of --excerpt",
@@ -61,16 +61,21 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """S excerpts in K contexts of D documents. Excerpts are in the order of the text."""
+    """S excerpts in K contexts of D documents.
+
+    Contexts stand in the order of their excerpts' priorities: any run of them is then a random sample of the
+    text, and the first excerpts that fall into a bin of the spread are mostly the ones that stay there.
+    """
 
     contexts: NDArray[np.int32]  # (K, context) token ids; a document's last context may end in zeros
-    context: NDArray[np.int32]  # (S,) row of `contexts`
+    context: NDArray[np.int32]  # (S,) row of `contexts`, rising
     slot: NDArray[np.int32]  # (S,) which excerpt of its context
     document: NDArray[np.int32]  # (S,) row of `documents`
     start: NDArray[np.int32]  # (S,) first token's place in the document
     set: NDArray[np.uint8]  # (S,) index into SETS
     id: NDArray[np.uint64]  # (S,) beginning of the sha256 of the token ids
-    priority: NDArray[np.uint32]  # (S,) 24 bits by hash: the lowest are drawn into `spread`
+    priority: NDArray[np.uint32]  # (2, S) 24 bits by hash, a side of units each: the lowest are in its spread
+    draw: NDArray[np.uint64]  # (S,) by hash: the lowest of a set are its random pool
     pool_rank: NDArray[np.int32]  # (S,) place in the random pool of its set, -1 outside
     documents: list[str]
     excerpt: int
@@ -87,22 +92,21 @@ class Plan:
         ids: NDArray[np.int32] = by_excerpt[self.context[which], self.slot[which]]
         return ids
 
+    def counted(self, which: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Which positions (n, excerpt) of the excerpts at `which` are not left out."""
+        counted = np.ones((len(which), self.excerpt), bool)
+        counted[:, 0] = (self.slot[which] > 0) | (not self.masked_first)
+        return counted
+
     def to_bytes(self) -> bytes:
-        names = [
-            f.name for f in fields(self) if f.name not in ("documents", "excerpt", "masked_first", "dropped")
-        ]
-        facts = {
-            "documents": self.documents,
-            "excerpt": self.excerpt,
-            "masked_first": self.masked_first,
-            "dropped": self.dropped,
-        }
-        return pack({name: getattr(self, name) for name in names}, facts)
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return pack(arrays, {name: value for name, value in vars(self).items() if name not in arrays})
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Plan:
         arrays, facts = unpack(data)
-        return cls(**{**arrays, **facts})
+        values: dict[str, Any] = {**arrays, **facts}
+        return cls(**values)
 
 
 def text_digest(passages: Iterable[Passage]) -> str:
@@ -119,12 +123,18 @@ def excerpt_name(identifier: int) -> str:
     return f"{identifier:016x}"
 
 
-def mix(values: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
-    """Independent uniform 64-bit numbers for the same values in each stream (the finaliser of SplitMix64)."""
-    z = values + np.uint64((stream * 0x9E3779B97F4A7C15) % 2**64)
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """64-bit numbers that look independent of each other and uniform (the finaliser of SplitMix64)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def draws(names: NDArray[np.uint64], seed: int, purpose: str) -> NDArray[np.uint64]:
+    """A uniform number by hash for each name; numbers for different seeds or purposes are independent."""
+    salt = int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:8], "little")
+    return mix(mix(names) ^ np.uint64(salt))
 
 
 def set_of(document: str, seed: int) -> int:
@@ -138,12 +148,11 @@ def make_plan(passages: Iterable[Passage], tokenize: Tokenize, cut: Cut, *, mask
 
     Dropped and counted: documents too short for an excerpt, tokens behind a document's last whole excerpt,
     documents whose text was there before, excerpts whose tokens were there before (those of the evidence stay
-    rather than those of the other sets). Raises InputError when fewer than 20 documents are left.
+    rather than those of the other sets). Raises InputError when there are fewer than 20 documents, or none of
+    a set.
     """
+    found = _Gathered(cut)
     dropped = {"short_documents": 0, "tail_tokens": 0, "duplicate_documents": 0, "duplicate_excerpts": 0}
-    contexts: list[NDArray[np.int32]] = []
-    rows: list[tuple[int, int, int, int]] = []  # context, slot, document, start
-    documents: list[str] = []
     seen: set[str] = set()
     for text, ids in _documents(passages, tokenize, cut.document_tokens):
         name = hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
@@ -155,52 +164,134 @@ def make_plan(passages: Iterable[Passage], tokenize: Tokenize, cut: Cut, *, mask
         if not whole or (cut.windows == "one" and len(ids) < cut.context):
             dropped["short_documents"] += 1
             continue
+        first = 0
         if cut.windows == "one":
             places = len(ids) - cut.context + 1
-            first = int(mix(np.array([int(name, 16)], np.uint64), cut.seed + 101)[0] % np.uint64(places))
-            ids, whole = ids[first : first + cut.context], cut.context // cut.excerpt
+            draw = draws(np.array([int(name, 16)], np.uint64), cut.seed, "window")
+            first, whole = int(draw[0] % np.uint64(places)), cut.context // cut.excerpt
         else:
-            first = 0
             dropped["tail_tokens"] += len(ids) - whole * cut.excerpt
-        per_context = cut.context // cut.excerpt
-        padded = np.zeros((-(-whole // per_context), cut.context), np.int32)
-        padded.reshape(-1)[: whole * cut.excerpt] = ids[: whole * cut.excerpt]
-        for k in range(whole):
-            rows.append(
-                (len(contexts) + k // per_context, k % per_context, len(documents), first + k * cut.excerpt)
-            )
-        contexts.extend(padded)
-        documents.append(name)
-    if len(documents) < FEWEST_DOCUMENTS:
+        found.add(name, ids[first : first + whole * cut.excerpt], first)
+    if len(found.documents) < FEWEST_DOCUMENTS:
         raise InputError(
-            f"{len(documents)} documents of {cut.excerpt} tokens or more, and {FEWEST_DOCUMENTS} are needed "
-            f"({dropped['short_documents']} were too short, {dropped['duplicate_documents']} duplicates)",
+            f"{len(found.documents)} documents of {cut.excerpt} tokens or more, and "
+            f"{FEWEST_DOCUMENTS} are needed ({dropped['short_documents']} were too short, "
+            f"{dropped['duplicate_documents']} duplicates)",
             hint="give more text, --separator LINE where such lines part documents, "
             "or smaller --document-tokens",
         )
-    table = np.array(rows, np.int32).reshape(-1, 4)
-    sets = np.array([set_of(name, cut.seed) for name in documents], np.uint8)[table[:, 2]]
-    tokens = np.stack(contexts).reshape(len(contexts), -1, cut.excerpt)[table[:, 0], table[:, 1]]
-    names = np.array([_id(row) for row in tokens], np.uint64)
-    first_of_id = _first_of_each(names, sets)
-    dropped["duplicate_excerpts"] = len(names) - len(first_of_id)
-    kept = first_of_id
-    if cut.draw is not None and cut.draw < len(kept):
-        drawn = np.argsort(mix(names[kept], cut.seed + 211), kind="stable")[: cut.draw]
-        kept = np.sort(kept[drawn])
-    table, sets, names = table[kept], sets[kept], names[kept]
-    used, context = np.unique(table[:, 0], return_inverse=True)
+    dropped["duplicate_excerpts"] = found.keep_distinct()
+    found.prune()
+    return _dealt(found, cut, masked_first=masked_first, dropped=dropped)
+
+
+class _Gathered:
+    """Documents cut into excerpts, as they come. Where few are to be drawn, only those few are held."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self.documents: list[str] = []
+        self.contexts = np.zeros((0, cut.context), np.int32)
+        # of each excerpt
+        self.context = np.zeros(0, np.int32)
+        self.slot = np.zeros(0, np.int32)
+        self.document = np.zeros(0, np.int32)
+        self.start = np.zeros(0, np.int32)
+        self.set = np.zeros(0, np.uint8)
+        self.id = np.zeros(0, np.uint64)
+        self._names = ("context", "slot", "document", "start", "set", "id")
+        self._new: list[dict[str, NDArray[Any]]] = []
+        self._count = self._contexts = 0  # with what is new
+        self._most = 2 * (cut.draw or 0) + PRUNE_FROM
+        self._ids: list[NDArray[np.uint64]] = []  # of all that came, pruned or not
+
+    def add(self, name: str, ids: NDArray[np.int32], first: int) -> None:
+        """ids: whole excerpts of a document, `first` the place of the first token."""
+        cut = self.cut
+        whole, per_context = len(ids) // cut.excerpt, cut.context // cut.excerpt
+        padded = np.zeros((-(-whole // per_context), cut.context), np.int32)
+        padded.reshape(-1)[: len(ids)] = ids
+        number = np.arange(whole, dtype=np.int32)
+        names = np.array([_id(row) for row in ids.reshape(whole, -1)], np.uint64)
+        self._ids.append(names)
+        self._new.append(
+            {
+                "contexts": padded,
+                "context": self._contexts + number // per_context,
+                "slot": number % per_context,
+                "document": np.full(whole, len(self.documents), np.int32),
+                "start": first + number * cut.excerpt,
+                "set": np.full(whole, set_of(name, cut.seed), np.uint8),
+                "id": names,
+            }
+        )
+        self.documents.append(name)
+        self._contexts += len(padded)
+        self._count += whole
+        if cut.draw is not None and self._count > self._most:
+            self.prune()
+
+    def _gather(self) -> None:
+        for name in ("contexts", *self._names):
+            setattr(self, name, np.concatenate([getattr(self, name), *(new[name] for new in self._new)]))
+        self._new = []
+
+    def _keep(self, which: NDArray[np.int64]) -> None:
+        for name in self._names:
+            setattr(self, name, getattr(self, name)[which])
+        used, context = np.unique(self.context, return_inverse=True)
+        self.contexts, self.context = self.contexts[used], context.astype(np.int32)
+        self._count, self._contexts = len(which), len(used)
+
+    def keep_distinct(self) -> int:
+        """Of equal excerpts keep one: of the lowest set, there the first. Returns how many went."""
+        self._gather()
+        order = np.lexsort((np.arange(len(self.id)), self.set, self.id))
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = self.id[order][1:] != self.id[order][:-1]
+        self._keep(np.sort(order[fresh]))
+        every = np.concatenate(self._ids)
+        return len(every) - len(np.unique(every))
+
+    def prune(self) -> None:
+        """Drop what will not be drawn. Equal excerpts have equal draws: the lowest of all are among these."""
+        self._gather()
+        if self.cut.draw is None:
+            return
+        draw = draws(self.id, self.cut.seed, "draw")
+        lowest = np.unique(draw)[: self.cut.draw]
+        self._keep(np.flatnonzero(draw <= lowest[-1]))
+        self._most = max(self._most, 2 * self._count)
+
+
+def _dealt(found: _Gathered, cut: Cut, *, masked_first: bool, dropped: dict[str, int]) -> Plan:
+    for number, name in enumerate(SETS):
+        if not (found.set == number).any():
+            raise InputError(
+                f"no excerpt is left for {name}, and every set needs some",
+                hint="give more text or more --excerpts; another --seed deals documents anew",
+            )
+    spread = np.stack([draws(found.id, cut.seed, f"spread {side}") for side in "+-"])
+    pool = draws(found.id, cut.seed, "pool")
+    lowest = np.full(len(found.contexts), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(lowest, found.context, spread.min(axis=0))
+    contexts = np.argsort(lowest, kind="stable")
+    moved = np.empty(len(contexts), np.int32)
+    moved[contexts] = np.arange(len(contexts), dtype=np.int32)
+    order = np.lexsort((found.slot, moved[found.context]))
+    used, document = np.unique(found.document[order], return_inverse=True)
     return Plan(
-        contexts=np.stack(contexts)[used],
-        context=context.astype(np.int32),
-        slot=table[:, 1].copy(),
-        document=table[:, 2].copy(),
-        start=table[:, 3].copy(),
-        set=sets,
-        id=names,
-        priority=(mix(names, cut.seed + 307) >> np.uint64(40)).astype(np.uint32),
-        pool_rank=_pool_ranks(mix(names, cut.seed + 401), sets, cut.pool),
-        documents=documents,
+        contexts=found.contexts[contexts],
+        context=moved[found.context[order]],
+        slot=found.slot[order],
+        document=document.astype(np.int32),
+        start=found.start[order],
+        set=found.set[order],
+        id=found.id[order],
+        priority=(spread[:, order] >> np.uint64(40)).astype(np.uint32),
+        draw=pool[order],
+        pool_rank=_pool_ranks(pool[order], found.set[order], cut.pool),
+        documents=[found.documents[number] for number in used.tolist()],
         excerpt=cut.excerpt,
         masked_first=masked_first,
         dropped=dropped,
@@ -259,14 +350,6 @@ def _join_run(run: list[str], tokenize: Tokenize, enough: int) -> Iterator[str]:
 
 def _id(row: NDArray[np.int32]) -> int:
     return int.from_bytes(hashlib.sha256(row.astype("<i4").tobytes()).digest()[:8], "big")
-
-
-def _first_of_each(ids: NDArray[np.uint64], sets: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Places of the excerpts that stay when equal ones are dropped: of the lowest set, there the first."""
-    order = np.lexsort((np.arange(len(ids)), sets, ids))
-    fresh = np.ones(len(ids), bool)
-    fresh[1:] = ids[order][1:] != ids[order][:-1]
-    return np.sort(order[fresh])
 
 
 def _pool_ranks(

@@ -7,96 +7,105 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NOTHING = -1
+
+def ranked(
+    cell: NDArray[np.integer[Any]], rank: NDArray[np.float32], identifier: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """The order by cell, then by rank from the highest down, then by id. Arrays (n,), cells below 2^32.
+
+    Cell and rank make one number, so that a single sort does: floats are ordered like their bits, once the
+    negative ones are turned round.
+    """
+    bits = (rank + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.uint32) ^ np.uint32(1 << 31)
+    return _order(cell.astype(np.uint64) << np.uint64(32) | ~rising, identifier)
+
+
+def first_of_each(cell: NDArray[np.integer[Any]], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Places of the first entry of each (cell, key), rising."""
+    places = np.arange(len(cell), dtype=np.uint64)
+    # Within a cell, equal numbers are equal keys; that two cells share one has odds of 2^-64 and the worst it
+    # could do is to keep both of two near duplicates.
+    order = _order(key + cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), places)
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (key[order][1:] != key[order][:-1]) | (cell[order][1:] != cell[order][:-1])
+    return np.sort(order[fresh])
+
+
+def turns(cell: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """0, 1, 2, … within each run of equal cells."""
+    first = np.ones(len(cell), bool)
+    first[1:] = cell[1:] != cell[:-1]
+    starts = np.flatnonzero(first)
+    return np.arange(len(cell)) - np.repeat(starts, np.diff(np.append(starts, len(cell))))
+
+
+def _order(by: NDArray[np.uint64], then: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The order by one number and then by another. Ties are few, and only they are sorted twice."""
+    order = np.argsort(by)
+    values = by[order]
+    same = values[1:] == values[:-1]
+    if same.any():
+        tied = np.zeros(len(order), bool)
+        tied[1:] |= same
+        tied[:-1] |= same
+        members = order[tied]
+        order[tied] = members[np.lexsort((then[members], by[members]))]
+    return order
 
 
 class Keeper:
-    """The k best offers of each cell by (rank descending, id ascending), each with its payload.
+    """The k best offers of each cell by (rank descending, id ascending); with keys, one offer per key.
 
-    With keys, a cell keeps at most one offer per key, its best. A stream of offers then leaves the same as
-    sorting them all would: an offer among the k best of distinct keys is never displaced, and the bar of a
-    cell only rises.
+    Offers are gathered and now and then `settle` drops what cannot stay. What is left after the last time is
+    what sorting all offers would leave: among the k best (of distinct keys) of all are only offers that are
+    among the k best of any part.
+
+    Arrays (n,), after `settle` by cell and then the best first: `cell`, `rank`, `id`, `key`, and `place`, a
+    number that the caller gave. `bar` (cells,): an offer below the bar of its cell cannot stay.
     """
 
-    def __init__(self, cells: int, k: int, payload: np.dtype[Any]) -> None:
+    def __init__(self, cells: int, k: int) -> None:
         self.k = k
-        self.rank = np.full((cells, k), -np.inf, np.float32)
-        self.id = np.full((cells, k), np.iinfo(np.uint64).max, np.uint64)
-        self.key = np.zeros((cells, k), np.uint64)
-        self.place = np.full((cells, k), NOTHING, np.int32)
-        self.bar = np.full(cells, -np.inf, np.float32)  # an offer below the bar of its cell cannot enter
-        self._payload = np.empty(min(cells * k, 1024), payload)
-        self._used = 0
-        self.refused = 0  # offers whose key was there already
+        self.bar = np.full(cells, -np.inf, np.float32)
+        self.refused = 0  # offers whose cell had a better one with the same key
+        self.cell = np.zeros(0, np.int32)
+        self.rank = np.zeros(0, np.float32)
+        self.id = np.zeros(0, np.uint64)
+        self.key: NDArray[np.uint64] | None = None
+        self.place = np.zeros(0, np.int32)
+        self._offers: list[tuple[NDArray[Any], ...]] = []
 
     def offer(
         self,
-        cell: NDArray[np.int64],
+        cell: NDArray[np.int32],
         rank: NDArray[np.float32],
         identifier: NDArray[np.uint64],
-        payload: NDArray[Any],
+        place: NDArray[np.int32],
         key: NDArray[np.uint64] | None = None,
     ) -> None:
-        """n offers, arrays (n,). A cell may occur many times: its offers take turns, the best first."""
-        order = np.lexsort((identifier, -rank, cell))
-        first = np.ones(len(order), bool)
-        first[1:] = cell[order][1:] != cell[order][:-1]
-        starts = np.flatnonzero(first)
-        turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-        for t in range(int(turn.max(initial=-1)) + 1):
-            now = order[turn == t] if t else order[first]
-            now = now[rank[now] >= self.bar[cell[now]]]
-            if not len(now):
-                return  # each cell's offers come in falling order: later turns are below the bar as well
-            self._take(cell[now], rank[now], identifier[now], payload[now], None if key is None else key[now])
-
-    def _take(
-        self,
-        cell: NDArray[np.int64],
-        rank: NDArray[np.float32],
-        identifier: NDArray[np.uint64],
-        payload: NDArray[Any],
-        key: NDArray[np.uint64] | None,
-    ) -> None:
-        """At most one offer a cell: into the slot of its own key if there is one, else the worst slot."""
-        ranks, ids = self.rank[cell], self.id[cell]
-        worst = ranks.min(axis=1)
-        slot = np.where(ranks == worst[:, None], ids, 0).argmax(axis=1)
-        if key is not None:
-            same = (self.key[cell] == key[:, None]) & (self.place[cell] != NOTHING)
-            has = same.any(axis=1)
-            self.refused += int(has.sum())
-            slot = np.where(has, same.argmax(axis=1), slot)
-        rows = np.arange(len(cell))
-        against, against_id = ranks[rows, slot], ids[rows, slot]
-        better = (rank > against) | ((rank == against) & (identifier < against_id))
-        cell, slot = cell[better], slot[better]
-        place = self.place[cell, slot]
-        fresh = place == NOTHING
-        place[fresh] = self._room(int(fresh.sum()))
-        self._payload[place] = payload[better]
-        self.rank[cell, slot], self.id[cell, slot], self.place[cell, slot] = (
-            rank[better],
-            identifier[better],
-            place,
+        """n offers, arrays (n,); a cell may occur many times. Either all offers have keys or none."""
+        self._offers.append(
+            (cell, rank, identifier, place) if key is None else (cell, rank, identifier, place, key)
         )
-        if key is not None:
-            self.key[cell, slot] = key[better]
-        self.bar[cell] = self.rank[cell].min(axis=1)
 
-    def _room(self, wanted: int) -> NDArray[np.int32]:
-        if self._used + wanted > len(self._payload):
-            grown = np.empty(
-                min(self.rank.size, max(2 * len(self._payload), self._used + wanted)), self._payload.dtype
-            )
-            grown[: self._used] = self._payload[: self._used]
-            self._payload = grown
-        self._used += wanted
-        return np.arange(self._used - wanted, self._used, dtype=np.int32)
-
-    def kept(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float32], NDArray[np.uint64]]:
-        """(cell, payload, rank, key) of all that is kept, by cell and then from the best down."""
-        cell, slot = np.nonzero(self.place != NOTHING)
-        order = np.lexsort((self.id[cell, slot], -self.rank[cell, slot], cell))
-        cell, slot = cell[order], slot[order]
-        return cell, self._payload[self.place[cell, slot]], self.rank[cell, slot], self.key[cell, slot]
+    def settle(self) -> None:
+        """Drop what cannot stay, and raise the bars."""
+        if not self._offers:
+            return
+        kept = (self.cell, self.rank, self.id, self.place) + (() if self.key is None else (self.key,))
+        parts = [kept, *self._offers] if len(self.cell) else self._offers
+        self._offers = []
+        cell, rank, identifier, place, *keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = ranked(cell, rank, identifier)
+        if keys:
+            distinct = first_of_each(cell[order], keys[0][order])
+            self.refused += len(order) - len(distinct)
+            order = order[distinct]
+        turn = turns(cell[order])
+        stays = turn < self.k
+        order, turn = order[stays], turn[stays]
+        self.cell, self.rank, self.id = cell[order], rank[order], identifier[order]
+        self.place, self.key = place[order], keys[0][order] if keys else None
+        last = turn == self.k - 1
+        self.bar[self.cell[last]] = self.rank[last]

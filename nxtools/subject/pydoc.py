@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterator
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 from nxtools.errors import InputError, UsageError
@@ -55,6 +57,21 @@ def is_held_out(name: str) -> bool:
     with one version has not seen the documents that another version holds out.
     """
     return int.from_bytes(sha256(name.encode()).digest()) % HELD_OUT_ONE_IN == 0
+
+
+def library_state(library: Path | None = None) -> str:
+    """A digest that changes when a source file of the library does: by path, size and time of change.
+
+    Finding it takes a hundredth of the time that reading the documentation takes.
+    """
+    library = library or Path(sysconfig.get_path("stdlib"))
+    digest = sha256(f"{sys.version}\n{library}\n".encode())
+    topics = find_spec("pydoc_data.topics")
+    sources = [path for _, path in _module_sources(library)]
+    for path in [*sources, *([Path(topics.origin)] if topics and topics.origin else [])]:
+        state = path.stat()
+        digest.update(f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _documents(part: str, library: Path) -> Iterator[tuple[str, str]]:

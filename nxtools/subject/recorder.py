@@ -3,7 +3,7 @@
 The pass itself is most of the cost and must stay so. Of every layer's activations (batch, tokens, units) each
 batch takes per excerpt and unit the maximum, the minimum where a unit is signed, and four sums of powers, in
 pieces that fit a processor's cache. Everything else works on those, which are as many times smaller as an
-excerpt has tokens; whole rows are copied for the few excerpts that enter a list.
+excerpt has tokens; whole rows are copied for the few excerpts that may enter a list.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nxtools.arrays import encode_rows, pack
+from nxtools.arrays import pack
 from nxtools.records import SETS
 from nxtools.subject.bins import BINS, bins_of
-from nxtools.subject.excerpts import Plan
+from nxtools.subject.excerpts import Plan, mix
 from nxtools.subject.keep import Keeper
+from nxtools.subject.rows import PoolRows, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nxtools.subject.load import Subject
 
 
-PIECE = 1 << 18  # float32 values of a layer reduced together: 1 MiB, about a core's second-level cache
+PIECE = 1 << 17  # float32 values of a layer reduced together: with their squares 1 MiB, a core's second cache
 ENTRANTS = 1 << 15  # rows copied at once: 8 MiB of them at 64 tokens
 KEY_TOKENS = 8  # excerpts with the same tokens up to the peak are near duplicates
 
@@ -44,7 +45,6 @@ class Keep:
 class Shard:
     """Which excerpts of a plan one pass covers: those of the contexts first..last-1."""
 
-    number: int
     first: int
     last: int
 
@@ -52,182 +52,189 @@ class Shard:
         return np.flatnonzero((plan.context >= self.first) & (plan.context < self.last))
 
 
-def row_type(tokens: int) -> np.dtype[Any]:
-    """An excerpt in a list: place in the plan, position of the peak, activations in units of the scale."""
-    return np.dtype(
-        [("excerpt", np.int32), ("peak", np.int32), ("scale", np.float32), ("row", np.float16, (tokens,))]
-    )
+@dataclass(frozen=True)
+class Part:
+    """What a batch has in one slot of its contexts: n excerpts, in the order of their rows in the batch."""
+
+    slot: int
+    rows: NDArray[np.int64]  # (n,) of the batch
+    excerpts: NDArray[np.int64]  # (n,) in the plan
+    keys: NDArray[np.uint64]  # (n, tokens) see `near_keys`
+    first: int  # positions before it are left out
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a shard left behind of one layer: the recording itself, and where the parts of the pool went."""
+
+    data: bytes
+    pool: list[str]
+    tokens: int
+    near_duplicates: int
 
 
 class LayerRecorder:
     """Gathers one layer's recording over the batches of one shard."""
 
-    def __init__(self, units: int, plan: Plan, keep: Keep, *, signed: bool, pool_size: int) -> None:
+    def __init__(
+        self,
+        units: int,
+        plan: Plan,
+        keep: Keep,
+        *,
+        signed: bool,
+        pool_size: int,
+        put: Callable[[bytes], str],
+    ) -> None:
         self.units = units
         self.plan = plan
         self.sides = (1, -1) if signed else (1,)
-        tokens = plan.excerpt
         cells = len(SETS) * units
-        kind = row_type(tokens)
-        self.lists = {side: Keeper(cells, keep.top, kind) for side in self.sides}
-        self.spread = {side: Keeper(cells * BINS, keep.spread, kind) for side in self.sides}
+        self.lists = {side: Keeper(cells, keep.top) for side in self.sides}
+        self.spread = {side: Keeper(cells * BINS, keep.spread) for side in self.sides}
         self.histogram = {side: np.zeros(cells * BINS, np.int64) for side in self.sides}
         self.powers = np.zeros((4, len(SETS), units))
         self.tokens = np.zeros(len(SETS), np.int64)
         self.minimum = np.full((len(SETS), units), np.inf, np.float32)
         self.maximum = np.full((len(SETS), units), -np.inf, np.float32)
+        self.lowest = np.full((len(SETS), units), np.inf, np.float32)  # of the excerpts' maxima
         self.nonfinite = np.zeros(units, np.int64)
-        self.pool_rows = np.zeros((units, pool_size, tokens), np.float16)
-        self.pool_scale = np.zeros((units, pool_size), np.float32)
-        self.pool_excerpt = np.zeros(pool_size, np.int32)
-        self._pooled = 0
-        self._unit = np.arange(units)
+        self._rows = Rows(plan.excerpt)
+        self._pool = PoolRows(units, plan.excerpt, pool_size)
+        self._pool_blobs: list[str] = []
+        self._put = put
+        self._unit = np.arange(units, dtype=np.int32)
 
-    def add(
-        self, values: torch.Tensor, excerpts: NDArray[np.int64], slot: int, first: int, keys: Keys
-    ) -> None:
-        """values: activations (excerpts, tokens, units); positions before `first` are left out."""
-        reduced = _reduce(values[:, first:], signed=len(self.sides) == 2)
-        maximum, minimum, powers = reduced
-        plan = self.plan
-        sets = plan.set[excerpts].astype(np.int64)
+    def add(self, values: torch.Tensor, part: Part) -> None:
+        """values: activations (excerpts, tokens, units)."""
+        excerpts = part.excerpts
+        maximum, minimum, powers = _reduce(values[:, part.first :], signed=len(self.sides) == 2)
+        sets = self.plan.set[excerpts]
         bad = ~np.isfinite(powers[0])
         if bad.any():
-            columns = np.flatnonzero(bad.any(axis=0))
-            counts = (~torch.isfinite(values[:, first:, torch.from_numpy(columns).to(values.device)])).sum(
-                (0, 1)
-            )
-            self.nonfinite[columns] += counts.cpu().numpy()
+            self._count_nonfinite(values[:, part.first :], bad)
         of_set = np.arange(len(SETS))[:, None] == sets  # (sets, excerpts)
         self.powers += of_set.astype(np.float64) @ powers.astype(np.float64)
-        self.tokens += of_set.sum(axis=1) * (values.shape[1] - first)
-        for place in np.unique(sets):
-            members = sets == place
-            np.maximum(self.maximum[place], maximum[members].max(axis=0), out=self.maximum[place])
-            if minimum is not None:
-                np.minimum(self.minimum[place], minimum[members].min(axis=0), out=self.minimum[place])
-        cells = sets[:, None] * self.units + self._unit
-        for side in self.sides:
-            height = maximum if side == 1 else -minimum  # type: ignore[operator]
-            self._offer(values, excerpts, slot, first, keys, side, height, cells)
-        self._pool(values, excerpts, first)
+        self.tokens += of_set.sum(axis=1) * (values.shape[1] - part.first)
+        for place, members in enumerate(of_set):
+            if members.any():
+                np.maximum(self.maximum[place], maximum[members].max(axis=0), out=self.maximum[place])
+                np.minimum(self.lowest[place], maximum[members].min(axis=0), out=self.lowest[place])
+                if minimum is not None:
+                    np.minimum(self.minimum[place], minimum[members].min(axis=0), out=self.minimum[place])
+        heights = {1: maximum} if minimum is None else {1: maximum, -1: -minimum}
+        if bad.any():
+            heights = {side: np.where(bad, np.float32(-1), height) for side, height in heights.items()}
+        self._offer(values, part, heights)
+        members = self.plan.pool_rank[excerpts] >= 0
+        if members.any():
+            pooled = values[torch.from_numpy(members).to(values.device)]
+            for full in self._pool.add(pooled, part.first, excerpts[members]):
+                self._pool_blobs.append(self._put(pack(full)))
+        if self._rows.fresh > self._rows.kept // 2:
+            self._settle()
 
-    def _offer(
-        self,
-        values: torch.Tensor,
-        excerpts: NDArray[np.int64],
-        slot: int,
-        first: int,
-        keys: Keys,
-        side: int,
-        height: NDArray[np.float32],
-        cells: NDArray[np.int64],
-    ) -> None:
-        """height: (excerpts, units), how far a unit goes to this side in each excerpt."""
-        lists, spread = self.lists[side], self.spread[side]
-        which = bins_of(height)
-        binned = cells * BINS + which
-        self.histogram[side] += np.bincount(binned.ravel(), minlength=len(self.histogram[side]))
-        rank = -self.plan.priority[excerpts].astype(np.float32)
-        to_list = (height >= lists.bar[cells]) & (height > 0)
-        to_spread = (rank[:, None] >= spread.bar[binned]) & (which > 0)
-        rows, units = np.nonzero(to_list | to_spread)
-        for begin in range(0, len(rows), ENTRANTS):
-            row, unit = rows[begin : begin + ENTRANTS], units[begin : begin + ENTRANTS]
-            cell, bin_, peak = cells[row, unit], binned[row, unit], height[row, unit]
-            enters = to_list[row, unit] & (
-                peak >= lists.bar[cell]
-            )  # earlier entrants may have raised the bar
-            drawn = to_spread[row, unit] & (rank[row] >= spread.bar[bin_])
-            still = enters | drawn
-            row, unit, cell, bin_, peak = row[still], unit[still], cell[still], bin_[still], peak[still]
-            enters, drawn = enters[still], drawn[still]
-            payload = self._rows(values, excerpts, row, unit, first, side)
-            identifier = self.plan.id[excerpts[row]]
-            key = keys.at(row, payload["peak"] + slot * self.plan.excerpt)
-            lists.offer(cell[enters], peak[enters], identifier[enters], payload[enters], key[enters])
-            spread.offer(bin_[drawn], rank[row][drawn], identifier[drawn], payload[drawn])
+    def _count_nonfinite(self, values: torch.Tensor, bad: NDArray[np.bool_]) -> None:
+        columns = np.flatnonzero(bad.any(axis=0))
+        counts = (~torch.isfinite(values[:, :, torch.from_numpy(columns).to(values.device)])).sum((0, 1))
+        self.nonfinite[columns] += counts.cpu().numpy()
 
-    def _rows(
-        self,
-        values: torch.Tensor,
-        excerpts: NDArray[np.int64],
-        row: NDArray[np.int64],
-        unit: NDArray[np.int64],
-        first: int,
-        side: int,
-    ) -> NDArray[Any]:
-        device = values.device
-        taken = values[
-            torch.from_numpy(row).to(device), :, torch.from_numpy(unit).to(device)
-        ]  # (entrants, tokens)
-        rows = taken.float().cpu().numpy()
-        payload = np.empty(len(row), row_type(rows.shape[1]))
-        payload["excerpt"] = excerpts[row]
-        payload["peak"] = (rows[:, first:] if side == 1 else -rows[:, first:]).argmax(axis=1) + first
-        rows[:, :first] = np.nan
-        payload["row"], payload["scale"] = encode_rows(rows)
-        return payload
+    def _offer(self, values: torch.Tensor, part: Part, heights: dict[int, NDArray[np.float32]]) -> None:
+        """heights: by side (excerpts, units), how far a unit goes to this side in each excerpt."""
+        sets = self.plan.set[part.excerpts].astype(np.int32)
+        cells = sets[:, None] * np.int32(self.units) + self._unit
+        priority = -self.plan.priority[:, part.excerpts].astype(np.float32)
+        enters: dict[int, NDArray[np.bool_]] = {}
+        drawn: dict[int, NDArray[np.bool_]] = {}
+        binned: dict[int, NDArray[np.int32]] = {}
+        for number, (side, height) in enumerate(heights.items()):
+            which = bins_of(height)
+            binned[side] = cells * np.int32(BINS) + which
+            self.histogram[side] += np.bincount(binned[side].ravel(), minlength=len(self.histogram[side]))
+            bar = self.lists[side].bar.reshape(len(SETS), self.units)[sets]
+            enters[side] = (height >= bar) & (height > 0)
+            drawn[side] = (priority[number][:, None] >= self.spread[side].bar[binned[side]]) & (which > 0)
+        wanted = np.logical_or.reduce([*enters.values(), *drawn.values()])
+        every, units = np.nonzero(wanted)
+        for begin in range(0, len(every), ENTRANTS):
+            row, unit = every[begin : begin + ENTRANTS], units[begin : begin + ENTRANTS]
+            taken = _take(values, row, unit)
+            place = self._rows.add(taken, part.first, part.excerpts[row])
+            counted = taken.numpy()[:, part.first :]
+            identifier = self.plan.id[part.excerpts[row]]
+            for number, (side, height) in enumerate(heights.items()):
+                here = np.flatnonzero(enters[side][row, unit])
+                at = row[here], unit[here]
+                peak = (counted[here].argmax(1) if side == 1 else counted[here].argmin(1)) + part.first
+                key = part.keys[row[here], peak]
+                self.lists[side].offer(cells[at], height[at], identifier[here], place[here], key)
+                here = np.flatnonzero(drawn[side][row, unit])
+                at = row[here], unit[here]
+                rank = priority[number][row[here]]
+                self.spread[side].offer(binned[side][at], rank, identifier[here], place[here])
 
-    def _pool(self, values: torch.Tensor, excerpts: NDArray[np.int64], first: int) -> None:
-        members = np.flatnonzero(self.plan.pool_rank[excerpts] >= 0)
-        if not len(members):
-            return
-        rows = (
-            values[torch.from_numpy(members).to(values.device)]
-            .float()
-            .cpu()
-            .numpy()
-            .transpose(2, 0, 1)
-            .copy()
-        )
-        rows[:, :, :first] = np.nan  # (units, excerpts, tokens)
-        here = slice(self._pooled, self._pooled + len(members))
-        self.pool_rows[:, here], self.pool_scale[:, here] = encode_rows(rows)
-        self.pool_excerpt[here] = excerpts[members]
-        self._pooled += len(members)
+    def _keepers(self) -> Iterator[tuple[str, Keeper]]:
+        for side, name in zip(self.sides, ("top", "bottom"), strict=False):
+            yield name, self.lists[side]
+            yield f"{name}.spread", self.spread[side]
 
-    def to_bytes(self) -> bytes:
-        """The recording as one blob; its fields are described in docs/stream.md."""
+    def _settle(self) -> None:
+        for _, keeper in self._keepers():
+            keeper.settle()
+        self._rows.keep_only(np.concatenate([keeper.place for _, keeper in self._keepers()]))
+
+    def finish(self) -> Recording:
+        """The recording as one blob; its fields are described in docs/commands/nx-record.md."""
+        self._settle()
         arrays: dict[str, NDArray[Any]] = {
             "powers": self.powers,
             "tokens": self.tokens,
             "maximum": self.maximum,
+            "lowest": self.lowest,
             "nonfinite": self.nonfinite,
-            "pool.row": self.pool_rows,
-            "pool.scale": self.pool_scale,
-            "pool.excerpt": self.pool_excerpt,
         }
         if len(self.sides) == 2:
             arrays["minimum"] = self.minimum
-        refused = 0
         for side, name in zip(self.sides, ("top", "bottom"), strict=False):
-            for keeper, kind in ((self.lists[side], name), (self.spread[side], f"{name}.spread")):
-                cell, payload, rank, key = keeper.kept()
-                arrays[f"{kind}.cell"] = cell.astype(np.int32)
-                arrays[f"{kind}.rank"] = rank
-                arrays[f"{kind}.key"] = key
-                for part in ("excerpt", "peak", "scale", "row"):
-                    arrays[f"{kind}.{part}"] = payload[part]
-                refused += keeper.refused
             arrays[f"{name}.histogram"] = self.histogram[side].astype(np.uint32)
-        return pack(arrays, {"units": self.units, "near_duplicates": refused})
+        # Rows in an order of their own, by unit and then by excerpt: that of a few units lie together.
+        unit = np.zeros(len(self._rows.row), np.int32)
+        used = np.zeros(len(unit), bool)
+        for name, keeper in self._keepers():
+            cell = keeper.cell if "." not in name else keeper.cell // BINS
+            unit[keeper.place] = cell % self.units
+            used[keeper.place] = True
+        places = np.flatnonzero(used)
+        places = places[np.lexsort((self._rows.excerpt[places], unit[places]))]
+        number = np.zeros(len(unit), np.int32)
+        number[places] = np.arange(len(places), dtype=np.int32)
+        for name, keeper in self._keepers():
+            arrays[f"{name}.cell"] = keeper.cell
+            arrays[f"{name}.place"] = number[keeper.place]
+            if keeper.key is not None:
+                arrays[f"{name}.rank"] = keeper.rank
+                arrays[f"{name}.key"] = keeper.key
+        arrays["row"] = self._rows.row[places]
+        arrays["scale"] = self._rows.scale[places]
+        arrays["excerpt"] = self._rows.excerpt[places]
+        refused = sum(keeper.refused for keeper in self.lists.values())
+        return Recording(pack(arrays), self._pool_blobs, int(self.tokens.sum()), refused)
 
 
-class Keys:
-    """A number for the last 8 tokens up to every position of a batch of contexts."""
+def near_keys(contexts: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """A number (contexts, tokens) for the last 8 tokens up to every position, or up to the beginning."""
+    tokens = contexts.astype(np.uint64)
+    keys = np.zeros(tokens.shape, np.uint64)
+    for back in range(min(KEY_TOKENS, tokens.shape[1]))[::-1]:
+        keys[:, back:] = mix(keys[:, back:] ^ tokens[:, : tokens.shape[1] - back])
+    return keys
 
-    def __init__(self, contexts: NDArray[np.int32]) -> None:
-        padded = np.pad(contexts.astype(np.int64) + 2, ((0, 0), (KEY_TOKENS - 1, 0)), constant_values=1)
-        tokens = padded.astype(np.uint64)
-        keys = np.zeros(contexts.shape, np.uint64)
-        for back in range(KEY_TOKENS):
-            keys = keys * np.uint64(0x100000001B3) + tokens[:, back : back + contexts.shape[1]]
-        self._keys = keys
 
-    def at(self, row: NDArray[np.int64], position: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
-        found: NDArray[np.uint64] = self._keys[row, position]
-        return found
+def _take(values: torch.Tensor, row: NDArray[np.int64], unit: NDArray[np.int64]) -> torch.Tensor:
+    """Rows (n, tokens) of values (excerpts, tokens, units), float32 on the processor."""
+    device = values.device
+    taken = values[torch.from_numpy(row).to(device), :, torch.from_numpy(unit).to(device)]
+    return taken.float().cpu().contiguous()
 
 
 def _reduce(
@@ -239,18 +246,21 @@ def _reduce(
     maximum = torch.empty((excerpts, units), **kind)  # type: ignore[call-overload]
     minimum = torch.empty((excerpts, units), **kind) if signed else None  # type: ignore[call-overload]
     powers = torch.empty((4, excerpts, units), **kind)  # type: ignore[call-overload]
-    step = max(1, PIECE // (tokens * units))
+    step = min(excerpts, max(1, PIECE // (tokens * units)))
+    squares = torch.empty((step, tokens, units), **kind)  # type: ignore[call-overload]
+    products = torch.empty((step, tokens, units), **kind)  # type: ignore[call-overload]
     for first in range(0, excerpts, step):
-        here = slice(first, first + step)
+        here = slice(first, min(first + step, excerpts))
         x = values[here].float()
+        square, product = squares[: len(x)], products[: len(x)]
         torch.amax(x, 1, out=maximum[here])
         if minimum is not None:
             torch.amin(x, 1, out=minimum[here])
-        square = x * x
+        torch.mul(x, x, out=square)
         torch.sum(x, 1, out=powers[0, here])
         torch.sum(square, 1, out=powers[1, here])
-        torch.sum(x.mul(square), 1, out=powers[2, here])
-        torch.sum(square.mul_(square), 1, out=powers[3, here])
+        torch.sum(torch.mul(x, square, out=product), 1, out=powers[2, here])
+        torch.sum(torch.mul(square, square, out=product), 1, out=powers[3, here])
     return (
         maximum.cpu().numpy(),
         None if minimum is None else minimum.cpu().numpy(),
@@ -268,12 +278,14 @@ def record_shard(
     both_sides: Callable[[int], bool],
     batch: int,
     bos: int | None,
+    put: Callable[[bytes], str],
     progress: Callable[[int], None] = lambda excerpts: None,
-) -> dict[int, bytes]:
+) -> Iterator[tuple[int, Recording]]:
     """The recordings of a shard by layer, from one pass that ends at the last layer asked for.
 
     Batches have one shape, so that activations do not depend on where a shard ends: the last one is filled up
-    with zeros that nobody looks at. `bos` is put in front of every context and is not part of it.
+    with zeros that nobody looks at. `bos` is put in front of every context and is not part of it. `put` takes
+    the parts of the pool and returns their digests.
     """
     from nxtools.subject.sites import captured
 
@@ -281,39 +293,51 @@ def record_shard(
     pool_size = int((plan.pool_rank[excerpts] >= 0).sum())
     sites = [site for site in subject.sites if site.layer in layers]
     recorders = {
-        site.layer: LayerRecorder(site.width, plan, keep, signed=both_sides(site.layer), pool_size=pool_size)
+        site.layer: LayerRecorder(
+            site.width, plan, keep, signed=both_sides(site.layer), pool_size=pool_size, put=put
+        )
         for site in sites
     }
     width = plan.contexts.shape[1]
     lead = 0 if bos is None else 1
-    parts: list[tuple[int, NDArray[np.int64], NDArray[np.int64], Keys]] = []  # slot, rows, excerpts, keys
+    parts: list[Part] = []
 
     def read(layer: int, activations: torch.Tensor) -> None:
-        for slot, rows, members, keys in parts:
-            tokens = slice(lead + slot * plan.excerpt, lead + (slot + 1) * plan.excerpt)
-            values = activations[: len(rows), tokens]
-            if rows[-1] != len(rows) - 1:
-                values = activations[torch.from_numpy(rows).to(activations.device), tokens]
-            first = 1 if plan.masked_first and slot == 0 else 0
-            recorders[layer].add(values, members, slot, first, keys)
+        for part in parts:
+            first = lead + part.slot * plan.excerpt
+            values = activations[: len(part.rows), first : first + plan.excerpt]
+            if part.rows[-1] != len(part.rows) - 1:
+                rows = torch.from_numpy(part.rows).to(activations.device)
+                values = activations[rows, first : first + plan.excerpt]
+            recorders[layer].add(values, part)
 
-    order = np.lexsort((plan.slot[excerpts], plan.context[excerpts]))
-    excerpts = excerpts[order]
     with captured(subject.model, sites, read) as run:
         for begin in range(shard.first, shard.last, batch):
             end = min(begin + batch, shard.last)
+            contexts = plan.contexts[begin:end]
             ids = np.zeros((batch, width + lead), np.int64)
-            ids[: end - begin, lead:] = plan.contexts[begin:end]
+            ids[: end - begin, lead:] = contexts
             if bos is not None:
                 ids[:, 0] = bos
             here = excerpts[
                 np.searchsorted(plan.context[excerpts], begin) : np.searchsorted(plan.context[excerpts], end)
             ]
-            parts.clear()
-            for slot in np.unique(plan.slot[here]):
-                members = here[plan.slot[here] == slot]
-                rows = (plan.context[members] - begin).astype(np.int64)
-                parts.append((int(slot), rows, members, Keys(plan.contexts[begin:end][rows])))
+            parts[:] = _parts(plan, here, begin, contexts)
             run(torch.from_numpy(ids).to(subject.device))
             progress(len(here))
-    return {layer: recorder.to_bytes() for layer, recorder in recorders.items()}
+    while recorders:
+        layer = next(iter(recorders))
+        yield layer, recorders.pop(layer).finish()
+
+
+def _parts(
+    plan: Plan, excerpts: NDArray[np.int64], begin: int, contexts: NDArray[np.int32]
+) -> Iterator[Part]:
+    """The excerpts of a batch, which begins at the context `begin`, by their slot in the context."""
+    keys = near_keys(contexts)
+    for slot in np.unique(plan.slot[excerpts]).tolist():
+        members = excerpts[plan.slot[excerpts] == slot]
+        rows = (plan.context[members] - begin).astype(np.int64)
+        here = slice(slot * plan.excerpt, (slot + 1) * plan.excerpt)
+        first = 1 if plan.masked_first and slot == 0 else 0
+        yield Part(slot, rows, members, keys[rows, here], first)

@@ -1,0 +1,158 @@
+"""The plan of a recording, from the store where the same text was planned before.
+
+When the store has it, neither torch nor a tokenizer is loaded, and Python's own documentation is not even
+read: the plan's question is made of digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from nxtools.errors import UsageError
+from nxtools.stream import Record
+from nxtools.subject.excerpts import Cut, Plan, make_plan, text_digest
+from nxtools.subject.identity import Resolved, tokenizer_fingerprint
+from nxtools.subject.text import PYTHON_DOCS, Cutting, Passage, read_passages
+
+if TYPE_CHECKING:
+    from nxtools.errors import InputError
+    from nxtools.store import Store
+
+BosPolicy = Literal["auto", "always", "never"]
+
+PLAN_VERSION = 2
+PYTHON_DOCS_VERSION = 1  # raise it when pydoc.documents makes other documents of the same library
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the digests under which it lies beside the recordings, as does the vocabulary."""
+
+    plan: Plan
+    blob: str
+    vocabulary: str
+    bos: int | None
+
+
+class Texts:
+    """The text of a recording: sources that can be read again from their beginning.
+
+    stdin, which has only one beginning, is held in memory. Raises as `read_passages` does.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        cutting: Cutting | None = None,
+        *,
+        on_bad_line: Callable[[InputError], None] | None = None,
+    ) -> None:
+        if list(sources).count("-") > 1:
+            raise UsageError("stdin is named twice")
+        self.sources = list(sources)
+        self._cutting = cutting or Cutting()
+        self._on_bad_line = on_bad_line
+        self._held: dict[str, list[Passage]] = {}
+
+    def read(self, source: str) -> Iterator[Passage]:
+        if source in self._held:
+            return iter(self._held[source])
+        found = read_passages([source], self._cutting, on_bad_line=self._on_bad_line)
+        if source != "-":
+            return found
+        self._held[source] = list(found)
+        return iter(self._held[source])
+
+    def passages(self) -> Iterator[Passage]:
+        readers = [self.read(source) for source in self.sources]  # what is not there is noticed now
+        for reader in readers:
+            yield from reader
+
+    def digests(self, store: Store) -> list[str]:
+        """The digest of each source's text."""
+        readers = [self.read(source) for source in self.sources]
+        return [
+            _python_docs_digest(source, reader, store)
+            if source.partition(":")[0] == PYTHON_DOCS
+            else text_digest(reader)
+            for source, reader in zip(self.sources, readers, strict=True)
+        ]
+
+
+def _python_docs_digest(source: str, reader: Iterator[Passage], store: Store) -> str:
+    """Parsing a standard library takes seconds, so its text's digest is remembered while no file changes."""
+    from nxtools.subject.pydoc import library_state
+
+    name = f"{source} {PYTHON_DOCS_VERSION} {library_state()}"
+    known = store.recall(name)
+    if known is None:
+        known = text_digest(reader)
+        store.remember(name, known)
+    return known
+
+
+def plan_recording(
+    store: Store,
+    bulk: Store,
+    resolved: Resolved,
+    texts: Texts,
+    cut: Cut,
+    bos: BosPolicy,
+    *,
+    trust_remote_code: bool = False,
+) -> Planned:
+    """The plan of a recording. `bulk` keeps the blobs that recording lines name, `store` remembers.
+
+    Raises NotInStore where the store is offline and has no such plan.
+    """
+    from nxtools.store import MissingBlob, NotInStore, question_digest
+
+    fields: Record = {
+        "text": texts.digests(store),
+        "tokenizer": tokenizer_fingerprint(resolved.path),
+        "cut": cut.question(),
+        "bos": bos,
+    }
+    question = question_digest("plan", PLAN_VERSION, fields)
+    stored = store.get(question)
+    if stored is not None:
+        answer = orjson.loads(stored)
+        try:
+            if bulk.has(answer["vocabulary"]):
+                plan = Plan.from_bytes(bulk.open_blob(answer["plan"]))
+                return Planned(plan, answer["plan"], answer["vocabulary"], answer["bos"])
+        except MissingBlob:
+            pass  # made again below
+    if store.mode == "offline":
+        raise NotInStore("this text was not planned before, and --offline was given")
+    planned = _plan_anew(bulk, resolved, texts, cut, bos, trust_remote_code=trust_remote_code)
+    answer = {"plan": planned.blob, "vocabulary": planned.vocabulary, "bos": planned.bos}
+    store.put(question, orjson.dumps(answer), kind="plan")
+    return planned
+
+
+def _plan_anew(
+    bulk: Store, resolved: Resolved, texts: Texts, cut: Cut, bos: BosPolicy, *, trust_remote_code: bool
+) -> Planned:
+    from nxtools.subject.load import bos_id, load_tokenizer
+    from nxtools.subject.vocabulary import token_texts
+
+    tokenizer = load_tokenizer(resolved.path, trust_remote_code=trust_remote_code)
+    front = bos_id(tokenizer, bos)
+
+    def tokenize(texts: Any) -> list[list[int]]:
+        return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[no-any-return]
+
+    plan = make_plan(texts.passages(), tokenize, cut, masked_first=front is None and not cut.keep_first)
+    blob = bulk.put_blob(plan.to_bytes(), kind="plan", compress=False, required=True)
+    names = orjson.dumps([_well_formed(text) for text in token_texts(tokenizer)])
+    vocabulary = bulk.put_blob(names, kind="plan", required=True)
+    return Planned(plan, blob, vocabulary, front)
+
+
+def _well_formed(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any
 
 from joblib.externals.loky import ProcessPoolExecutor
@@ -38,7 +41,9 @@ class Workers:
         try:
             while True:
                 while len(under_way) < 2 * self.jobs and (asks := pull()):
-                    under_way[self._executor.submit(_compute, [ask.payload for ask in asks])] = asks
+                    with _deaf_to_interrupts():
+                        future = self._executor.submit(_compute, [ask.payload for ask in asks])
+                    under_way[future] = asks
                 if not under_way:
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -57,6 +62,17 @@ class Workers:
         if self._executor is not None:
             self._executor.shutdown(wait=False, kill_workers=True)
             self._executor = None
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun in the block never see Ctrl-C, which a terminal sends to all: this one stops them."""
+    resource_tracker.ensure_running()  # before Python 3.13 its start would end our mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _function: Compute | None = None

@@ -245,3 +245,8 @@ def _as_activations(values: list[Any]) -> NDArray[np.float32] | None:
     with np.errstate(over="ignore"):
         flat = np.array(values, dtype=np.float32)  # null becomes NaN
     return None if np.isinf(flat).any() else flat
+
+
+def failure(stage: str, kind: str, message: str) -> Record:
+    """What stands where an answer would have been."""
+    return Failure(stage, kind, message).record()

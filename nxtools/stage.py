@@ -301,18 +301,16 @@ class Loop:
     def _settle(self, batch: Answered) -> None:
         """Stores what was answered and hands it to everybody who asked."""
         stored: dict[str, list[tuple[str, bytes]]] = {}
-        results: list[tuple[Ask, Any]] = []
+        lines: dict[str, bytes] = {}
         for ask, result in batch:
             if not isinstance(result, Failure):
-                data = dump(result)
-                stored.setdefault(ask.question.kind, []).append((ask.digest, data))
-                result = orjson.loads(data)
-            results.append((ask, result))
+                lines[ask.digest] = dump(result)
+                stored.setdefault(ask.question.kind, []).append((ask.digest, lines[ask.digest]))
         for kind, answers in stored.items():
             self._store.put_many(answers, kind=kind)
         self._under_way -= len(batch)
         ready: list[_Slot] = []
-        for ask, result in results:
+        for ask, result in batch:
             asking = self._waiting.pop(ask.digest)
             if isinstance(result, Failure):
                 self.counts.failed += len(asking)
@@ -320,7 +318,8 @@ class Loop:
                 self.counts.computed += 1
                 self.counts.from_store += len(asking) - 1
             for slot, place in asking:
-                slot.answers[place] = result
+                # Each has its own, and what it would have from the store.
+                slot.answers[place] = orjson.loads(lines[ask.digest]) if ask.digest in lines else result
                 slot.missing -= 1
                 if not slot.missing:
                     ready.append(slot)

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import orjson
@@ -79,6 +80,15 @@ def test_a_setting_that_fits_nothing_is_a_usage_error(run: Run, here: Path, text
     assert done.returncode == 2
     assert done.stderr.decode().startswith(f"nx-score: {FILES[text]}")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_the_settings_that_our_page_shows_are_accepted(run: Run, here: Path) -> None:
+    page = (ROOT / "docs" / "commands" / "shared.md").read_text(encoding="utf-8")
+    shown = re.search(r"in a table for one:\n\n((?:    .*\n|\n)+)", page)
+    assert shown
+    (here / "nxtools.toml").write_text(textwrap.dedent(shown[1]))
+    done = run("nx-explain")
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_other_commands_have_at_the_top_is_theirs(run: Run, here: Path) -> None:

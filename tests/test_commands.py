@@ -376,6 +376,16 @@ def test_a_full_disk_is_said(run: Run, name: str) -> None:
     assert done.stderr.decode() == f"{name}: stdout: cannot be written: No space left on device\n"
 
 
+@EVERY_OF_UNITS
+def test_closed_ends(run: Run, name: str) -> None:
+    done = run(f"{name} <&-")
+    assert (done.returncode, done.stderr.split(b" (")[0]) == (3, f"{name}: stdin: is closed".encode())
+    done = run(f"{name} >&-", stdin=GOOD["unit"])
+    assert (done.returncode, done.stderr.split(b" (")[0]) == (3, f"{name}: stdout: is closed".encode())
+    done = run(f"{name} 2>&-", stdin=GOOD["unit"])
+    assert (done.returncode, done.stdout) == (0, GOOD["unit"])
+
+
 def unread(end: int) -> int:
     """Bytes that wait in a pipe."""
     count = array.array("i", [0])

@@ -208,6 +208,16 @@ def test_the_same_question_is_paid_once(store: Store) -> None:
     assert (loop.counts.computed, loop.counts.from_store, loop.counts.asked) == (3, 197, 200)
 
 
+def test_everybody_gets_an_answer_of_their_own(store: Store) -> None:
+    engine = LocalEngine(lambda numbers: [{"square": n * n} for n in numbers])
+
+    def step(unit: Record) -> Step:
+        first, second = yield [ask(engine, 3), ask(engine, 3)]
+        return {**unit, "squares": [first.pop("square"), second.pop("square")]}
+
+    assert [unit["squares"] for unit in Loop(numbered(5), step, store)] == [[9, 9]] * 5
+
+
 def test_a_second_run_asks_nothing_and_ends_with_the_same_bytes(store: Store) -> None:
     def compute(numbers: list[int]) -> list[Any]:
         return [{"half": n / 3, "parts": (n, "\ud83d"), "nan": float("nan")} for n in numbers]

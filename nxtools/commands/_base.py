@@ -209,7 +209,7 @@ class Shared:
         warn(f"{self.command}: {error.where}: {error.message}; skipped")
 
     def reader(self, check: Callable[[Record], None]) -> Reader:
-        if not self.inputs and sys.stdin.isatty():
+        if not self.inputs and sys.stdin is not None and sys.stdin.isatty():
             click.echo(click.get_current_context().get_help(), err=True)
             sys.exit(2)
         return Reader(self.inputs, check, keep_going=self.keep_going, on_bad=self.on_bad)

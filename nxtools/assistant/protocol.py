@@ -33,8 +33,9 @@ class Completion:
     draws are five answers. grammar, schema: a GBNF grammar or a JSON schema that holds the answer to a form,
     where the engine can.
 
-    Answered by `{"text": …, "tokens_in": …, "tokens_out": …}`, and `"tokens": [{"text", "logprobs": {…}}, …]`
-    when log-probabilities were asked for and the engine has them.
+    A last message of the assistant is continued. Answered by `{"text": …, "finish": "stop" or "length",
+    "tokens_in": …, "tokens_out": …}`, and `"tokens": [{"text", "logprobs": {text: …}}, …]` when
+    log-probabilities were asked for and the engine has them.
     """
 
     messages: tuple[Message, ...]
@@ -54,7 +55,14 @@ class Slot:
     filler: str
 
 
-Piece = str | Slot
+@dataclass(frozen=True)
+class Number:
+    """A number from 0 to 10 that a prompt shows. Where "10" is no token of its own, 10 is written as 9."""
+
+    value: int
+
+
+Piece = str | Number | Slot
 
 
 @dataclass(frozen=True)
@@ -62,15 +70,16 @@ class Slots:
     """A prompt with slots, in three parts that an engine may share between asks.
 
     prefix: the same for a whole run (instructions and worked examples). explanation: the same for all
-    excerpts of a unit. excerpt: one excerpt, with its slots. Pieces are tokenised one by one, so no delimiter
-    merges with a token.
+    excerpts of a unit. excerpt: one excerpt, with its slots; it begins with text. Pieces are tokenised one by
+    one, so no delimiter merges with a token.
 
-    Answered by `{"probabilities": [[p0 … p10], …], "mass": [m, …]}`, one row per slot: probabilities
-    renormalised over the numbers, and the mass that the numbers had together before that.
+    Answered by `{"probabilities": [[p0 … p10], …], "mass": [m, …], "top": 10}`, one row per slot:
+    probabilities renormalised over the numbers, and the mass that the numbers had together before that. Where
+    "10" is no token of its own, "top" is 9 and p10 is 0.
     """
 
-    prefix: tuple[str, ...]
-    explanation: tuple[str, ...]
+    prefix: tuple[str | Number, ...]
+    explanation: tuple[str | Number, ...]
     excerpt: tuple[Piece, ...]
 
 

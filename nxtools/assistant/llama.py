@@ -1,0 +1,154 @@
+"""`llama:`: a GGUF file, run by llama.cpp in this process.
+
+Answers to `Slots` are read from as few tokens as there are: see `nxtools.assistant.sharing`. Completions that
+are asked for together are written side by side: see `nxtools.assistant.llama_writing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nxtools.assistant import slots
+from nxtools.assistant.chat import Chat
+from nxtools.assistant.local import LocalAssistant, Reading, Tokenizer, Writing
+from nxtools.assistant.options import Option, whole
+from nxtools.assistant.sharing import Planner, Step
+from nxtools.assistant.slots import Prompt
+from nxtools.assistant.tokens import Tokens
+from nxtools.errors import ModelError
+from nxtools.stage import Answered
+
+if TYPE_CHECKING:
+    from nxtools.assistant.llama_library import Memory, Model
+    from nxtools.assistant.llama_writing import Writer
+    from nxtools.store import Store
+
+SEQUENCES = 64
+BATCH = 512
+SMALLEST_BATCH = 64
+SPARE = 256  # cells for longer explanations to come, so that the memory is not made anew for them
+
+
+class LlamaAssistant(LocalAssistant):
+    """A model of llama.cpp. Raises ModelError where the file or the memory for it cannot be had."""
+
+    engine = "llama"
+    abilities = frozenset({"logprobs", "grammar", "schema"})
+    known_options: ClassVar[Mapping[str, Option]] = {
+        "n_ctx": Option(whole, "tokens that a prompt and its answer may have together"),
+        "n_batch": Option(whole, "tokens in one call"),
+        "n_threads": Option(whole, "threads"),
+        "n_gpu_layers": Option(int, "layers on the GPU, -1 for all of them"),
+        "rope_freq_base": Option(float, "base of the rotary positions", changes_answers=True),
+        "rope_freq_scale": Option(float, "scale of the rotary positions", changes_answers=True),
+    }
+
+    def __init__(self, path: Path, digest: str, store: Store, options: Mapping[str, str]) -> None:
+        super().__init__(path.name, digest, store, options)
+        self._path = path
+        self._planner = Planner(self.options.get("n_batch", BATCH), SEQUENCES)
+        self._memory: Memory | None = None
+
+    @cached_property
+    def _vocabulary(self) -> Model:
+        from nxtools.assistant.llama_library import Model
+
+        return Model(self._path, vocabulary_only=True)
+
+    def _load_tokenizer(self) -> Tokenizer:
+        model = self._vocabulary
+        begin = model.begin()
+        return Tokenizer(
+            Tokens(model.encode, begin),
+            Chat(model.chat_template(), model.encode, begin, model.special()),
+            model.trained_context() or None,
+        )
+
+    @cached_property
+    def _model(self) -> Model:
+        from nxtools.assistant.llama_library import Model
+
+        self.effort.loads += 1
+        return Model(self._path, gpu_layers=self.options.get("n_gpu_layers", -1))
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What is said to llama.cpp when a memory is made."""
+        settings = {name: value for name, value in self.options.items() if name.startswith("rope_")}
+        if threads := self.options.get("n_threads"):
+            settings |= {"n_threads": threads, "n_threads_batch": threads}
+        return settings
+
+    def _read(self, reading: list[Reading]) -> Iterator[Answered]:
+        """Each answer is there as soon as the call that holds its last token is over."""
+        tokens = self.tokenizer.tokens
+        found: list[list[tuple[slots.Floats, slots.Floats]]] = [[] for _ in reading]
+        if unread := [one for one in reading if not one.prompt.reads]:
+            nothing = slots.answer(np.zeros((0, 11)), np.zeros(0), tokens.top)
+            yield [(one.ask, nothing) for one in unread]
+        memory, steps = self._planned([one.prompt for one in reading])
+        try:
+            while steps:
+                step = steps.pop(0)
+                logits = memory.run(step)
+                self.effort.evaluated += len(step.ids)
+                probabilities, mass = slots.read_numbers(logits, tokens.numbers)
+                for row, (_, prompt) in enumerate(step.reads):
+                    found[prompt].append((probabilities[row], mass[row]))
+                if step.finished:
+                    yield [
+                        (
+                            reading[one].ask,
+                            slots.answer(
+                                np.array([p for p, _ in found[one]]),
+                                np.array([m for _, m in found[one]]),
+                                tokens.top,
+                            ),
+                        )
+                        for one in step.finished
+                    ]
+        finally:
+            if steps:  # given up half-way: the memory is not what was planned
+                self._planner.forget()
+                memory.clear()
+
+    def _planned(self, prompts: Sequence[Prompt]) -> tuple[Memory, list[Step]]:
+        """The calls, and a memory that has room for them; with smaller calls where there is not enough."""
+        from nxtools.assistant.llama_library import PAD, Memory
+
+        while True:
+            steps = self._planner.plan(prompts)
+            cells = max((step.cells for step in steps), default=0)
+            if self._memory is not None and self._memory.cells >= cells:
+                return self._memory, steps
+            if self._memory is not None:
+                self._memory.close()
+                self._memory = None
+            batch = self._planner.batch
+            self._planner = Planner(batch, SEQUENCES)
+            try:
+                self._memory = Memory(
+                    self._model,
+                    cells=-(-(cells + SPARE) // PAD) * PAD,
+                    sequences=SEQUENCES,
+                    batch=batch,
+                    settings=self._settings,
+                )
+            except ModelError:
+                if batch <= SMALLEST_BATCH:
+                    raise
+                self._planner = Planner(batch // 2, SEQUENCES)
+
+    @cached_property
+    def _writer(self) -> Writer:
+        from nxtools.assistant.llama_writing import Writer
+
+        return Writer(self._model, self.options.get("n_batch", BATCH), self._settings, self.effort)
+
+    def _write(self, writing: list[Writing]) -> Iterator[Answered]:
+        yield from self._writer.write(writing)

@@ -15,6 +15,8 @@ from nxtools.errors import UsageError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from nxtools.errors import InputError
+    from nxtools.stage import Counts
     from nxtools.store import Store
     from nxtools.subject.excerpts import Cut
     from nxtools.subject.planning import Planned, Texts
@@ -140,6 +142,7 @@ def main(**options: Any) -> int:
     again, whatever ended the run.
     """
     from nxtools.progress import Progress
+    from nxtools.stage import Counts
     from nxtools.stream import Writer
     from nxtools.subject.planning import plan_recording
     from nxtools.subject.recording import Job, Made
@@ -153,13 +156,13 @@ def main(**options: Any) -> int:
             hint="--bulk DIR keeps them there",
         )
     cut, model, want = _settings(options)
-    made = Made()
+    made, counts = Made(), Counts()
     with shared.open_store() as store, _bulk(options["bulk"], store, shared) as bulk:
         planned = plan_recording(
             store,
             bulk,
             model.resolved,
-            _texts(shared, options),
+            _texts(shared, options, counts),
             cut,
             options["bos"],
             trust_remote_code=model.trust_remote_code,
@@ -169,7 +172,7 @@ def main(**options: Any) -> int:
         job = Job(store, bulk, model, planned, want)
         if options["dry_run"]:
             progress.say(_needs(job))
-            return 0
+            return shared.status(counts)
         typed = shlex.join(["nx-record", *sys.argv[1:]])
         with Writer(shared.output) as out:
             for line in job.lines(command=typed, made=made, progress=progress.step):
@@ -179,7 +182,7 @@ def main(**options: Any) -> int:
             f"{made.recorded} layers of shards recorded in {made.passes} passes, "
             f"{made.from_store} taken from the store"
         )
-    return 0
+    return shared.status(counts)
 
 
 def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
@@ -244,7 +247,7 @@ def _units(text: str) -> dict[int, list[int]]:
     return {layer: sorted(set(indices)) for layer, indices in units.items()}
 
 
-def _texts(shared: Shared, options: dict[str, Any]) -> Texts:
+def _texts(shared: Shared, options: dict[str, Any], counts: Counts) -> Texts:
     from nxtools.subject.planning import Texts
     from nxtools.subject.text import Cutting
 
@@ -254,7 +257,12 @@ def _texts(shared: Shared, options: dict[str, Any]) -> Texts:
         field=options["field"],
         encoding_errors=options["encoding_errors"],
     )
-    return Texts(shared.inputs, cutting, on_bad_line=shared.on_bad if shared.keep_going else None)
+
+    def on_bad_line(error: InputError) -> None:
+        counts.skipped += 1
+        shared.on_bad(error)
+
+    return Texts(shared.inputs, cutting, on_bad_line=on_bad_line if shared.keep_going else None)
 
 
 def _bulk(folder: str | None, store: Store, shared: Shared) -> AbstractContextManager[Store]:

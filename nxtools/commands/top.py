@@ -44,18 +44,21 @@ def main(**options: Any) -> int:
     beside random ones. Signed units get as many bottom excerpts as top ones unless bottom=N says otherwise.
     """
     from nxtools.progress import Progress
-    from nxtools.recordings.deal import Counts
+    from nxtools.recordings.deal import Counts as Picks
     from nxtools.recordings.run import Run, check_line
     from nxtools.records import SETS
+    from nxtools.stage import Counts
     from nxtools.stream import Writer
 
     shared = Shared.of("nx-top", options)
-    wanted = {name: Counts.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
-    lines = list(shared.reader(check_line))
+    wanted = {name: Picks.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
+    reader = shared.reader(check_line)
+    lines = list(reader)
+    status = shared.status(Counts(skipped=reader.skipped))
     progress = Progress(shared.command, "units", quiet=shared.quiet)
     with shared.open_store() as store, Writer(shared.output) as out:
         if not lines:
-            return 0
+            return status
         bulk = _bulk(options["bulk"], store)
         run = Run(lines, _opener(bulk, store), lambda data: bulk.put_blob(data, kind="pool"))
         for line in run.units(wanted, paper=options["protocol"] == "paper"):
@@ -66,7 +69,7 @@ def main(**options: Any) -> int:
         if run.repeated:
             progress.say(f"{run.repeated} excerpts are in several recordings: shown once, counted each time")
         progress.say(f"{progress.done} units of {len(run.layers)} layers")
-    return 0
+    return status
 
 
 def _bulk(folder: str | None, store: Store) -> Store:

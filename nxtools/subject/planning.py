@@ -41,7 +41,8 @@ class Planned:
 class Texts:
     """The text of a recording: sources that can be read again from their beginning.
 
-    stdin, which has only one beginning, is held in memory. Raises as `read_passages` does.
+    stdin, which has only one beginning, is held in memory. A line that holds no text is handed to
+    `on_bad_line` once and skipped, or raises where there is none. Raises as `read_passages` does.
     """
 
     def __init__(
@@ -56,31 +57,40 @@ class Texts:
         self.sources = list(sources)
         self._cutting = cutting or Cutting()
         self._on_bad_line = on_bad_line
-        self._held: dict[str, list[Passage]] = {}
+        self._stdin: list[Passage] | None = None
 
-    def read(self, source: str) -> Iterator[Passage]:
-        if source in self._held:
-            return iter(self._held[source])
-        found = read_passages([source], self._cutting, on_bad_line=self._on_bad_line)
-        if source != "-":
-            return found
-        self._held[source] = list(found)
-        return iter(self._held[source])
+    def _readers(self) -> list[Iterator[Passage]]:
+        """One for each source; what is not there is noticed now."""
+        readers = []
+        for source in self.sources:
+            if source == "-" and self._stdin is not None:
+                readers.append(iter(self._stdin))
+            else:
+                readers.append(read_passages([source], self._cutting, on_bad_line=self._on_bad_line))
+        return readers
 
     def passages(self) -> Iterator[Passage]:
-        readers = [self.read(source) for source in self.sources]  # what is not there is noticed now
-        for reader in readers:
+        for reader in self._readers():
             yield from reader
 
     def digests(self, store: Store) -> list[str]:
         """The digest of each source's text."""
-        readers = [self.read(source) for source in self.sources]
-        return [
-            _python_docs_digest(source, reader, store)
-            if source.partition(":")[0] == PYTHON_DOCS
-            else text_digest(reader)
-            for source, reader in zip(self.sources, readers, strict=True)
-        ]
+        digests = []
+        for source, reader in zip(self.sources, self._readers(), strict=True):
+            if source == "-":
+                self._stdin = list(reader)
+                reader = iter(self._stdin)
+            is_python_docs = source.partition(":")[0] == PYTHON_DOCS
+            digests.append(
+                _python_docs_digest(source, reader, store) if is_python_docs else text_digest(reader)
+            )
+        if self._on_bad_line is not None:
+            self._on_bad_line = _ignore  # it has heard of all of them
+        return digests
+
+
+def _ignore(error: InputError) -> None:
+    pass
 
 
 def _python_docs_digest(source: str, reader: Iterator[Passage], store: Store) -> str:

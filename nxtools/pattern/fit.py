@@ -13,8 +13,9 @@ from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.select import Choice, Evidence
 from nxtools.pattern.sentence import FULL, Pattern, Rule
 
-# Levels that a learned pattern uses, a fifth to a third apart: near strengths merge into one group.
-LEVELS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 90, 100])
+# Levels that a learned pattern uses, a factor of about 1.5 apart: near strengths merge into one group, and
+# the sentence is shorter, for 0.002 of the score (round tenths of the scale would cost ten times that).
+LEVELS = np.array([0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100])
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Budget:
     """What a sentence may cost: tokens and classes named, and characters (None: as many as it takes)."""
 
     literals: int = 30
-    characters: int | None = None
+    characters: int | None = 500
 
     def allows(self, pattern: Pattern) -> bool:
         if pattern.literals > self.literals:

@@ -14,7 +14,7 @@ Ids = NDArray[np.intp]
 
 # Centred embeddings of two tokens that have nothing to do with each other have a cosine of about
 # 0 +- 1/sqrt(dimensions); from this many of those deviations on, they are alike.
-ALIKE = 4.0
+ALIKE = 5.0
 
 
 class Lexicon:

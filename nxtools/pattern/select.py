@@ -22,7 +22,7 @@ KIND_GAIN = 0.55
 NEARLY = 0.7
 SIZES = np.arange(1, LONGEST + 1)
 NONE = np.zeros(0, dtype=np.intp)
-WORTH = 1e-3  # of the squared error: what a literal must remove
+WORTH = 3e-4  # of the squared error: what a literal must remove
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,5 +69,5 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def units() -> list[dict[str, Any]]:
-    """Units of our own making: one of both signs, a dead one, one that somebody wrote a note on."""
+    """Units of our own making: one of both signs, one with a note on it, a dead one."""
     return [orjson.loads(line) for line in UNITS.read_bytes().splitlines()]

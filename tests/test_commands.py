@@ -147,7 +147,7 @@ def described_options(command: click.Command) -> list[str]:
     own = [
         next((o for o in param.opts if o.startswith("--")), param.opts[0])
         for param in command.params
-        if isinstance(param, click.Option) and not param.hidden
+        if isinstance(param, click.Option) and param.expose_value
     ]
     if isinstance(command, click.Group):
         own += [option for inner in command.commands.values() for option in described_options(inner)]
@@ -191,7 +191,7 @@ def test_whatever_came_in_goes_out_with_more_on_it(run: Run, name: str, explaine
 def test_error_records_pass(run: Run, name: str, explained: list[Record]) -> None:
     error = {"stage": "record", "kind": "non-finite", "message": "3 activations are not finite"}
     broken = explained[0] | {"error": error}
-    missing = explained[2] | {"explanations": [{"by": {"explainer": "somebody"}, "error": error}]}
+    missing = explained[1] | {"explanations": [{"by": {"explainer": "somebody"}, "error": error}]}
     done = run(name, stdin=lines([broken, missing]))
     assert done.returncode == 0, done.stderr
     found = read(done.stdout)
@@ -408,7 +408,7 @@ def test_a_line_is_answered_before_the_next_one_comes_and_ctrl_c_is_130(
         start_new_session=True,
     )
     assert process.stdin and process.stdout
-    process.stdin.write(lines(explained[2:]) if name in TAKES_UNITS else b"\n")
+    process.stdin.write(lines(explained[1:2]) if name in TAKES_UNITS else b"\n")
     process.stdin.flush()
     if name in TAKES_UNITS:
         assert select.select([process.stdout], [], [], 30)[0], "the answer waits for more input"

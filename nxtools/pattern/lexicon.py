@@ -13,8 +13,10 @@ from nxtools.pattern.atoms import CLASSES, Atom
 Ids = NDArray[np.intp]
 
 # Centred embeddings of two tokens that have nothing to do with each other have a cosine of about
-# 0 +- 1/sqrt(dimensions); from this many of those deviations on, they are alike.
+# 0 +- 1/sqrt(dimensions); from this many of those deviations on, they are alike. With few dimensions that
+# would be more than the cosine can be.
 ALIKE = 5.0
+ALIKE_AT_MOST = 0.9
 
 
 class Lexicon:
@@ -63,11 +65,11 @@ class Lexicon:
         return first
 
     def likeness(self, ids: Ids, others: Ids) -> NDArray[np.bool_]:
-        """(ids, others): whether the embeddings of two tokens are alike."""
+        """(ids, others): whether the embeddings of two tokens are alike. Raises InputError without them."""
         if self._directions is None:
             raise InputError("`like` needs the subject's embedding")
-        cosines = self._directions[ids] @ self._directions[others].T
-        alike: NDArray[np.bool_] = cosines * np.sqrt(self._directions.shape[1]) >= ALIKE
+        threshold = min(ALIKE / np.sqrt(self._directions.shape[1]), ALIKE_AT_MOST)
+        alike: NDArray[np.bool_] = self._directions[ids] @ self._directions[others].T >= threshold
         return alike
 
     def _find(self, atom: Atom) -> Sequence[int] | Ids:
@@ -75,10 +77,9 @@ class Lexicon:
         if atom.form == "token":
             return exact
         if atom.form == "like":
-            if self._directions is not None and not exact:
-                return []
             within = np.arange(0 if self._directions is None else len(self._directions))
-            return np.flatnonzero(self.likeness(np.array(exact[:1], dtype=np.intp), within)[0])
+            alike = self.likeness(np.array(exact[:1], dtype=np.intp), within)
+            return np.union1d(exact, np.flatnonzero(alike.any(axis=0)))
         if atom.form == "starting":
             return [
                 id for id, text in enumerate(self.texts) if text is not None and text.startswith(atom.text)

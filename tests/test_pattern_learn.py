@@ -224,3 +224,13 @@ def test_excerpts_of_the_pool_are_looked_up_as_they_were_indexed(seed: int) -> N
     numbers, contexts = index.lookup(ids, valid)
     assert len(contexts) == len(index.contexts)
     assert (numbers == index.of_position).all()
+
+
+def test_without_a_pool_the_unit_s_own_excerpts_are_all_there_is() -> None:
+    nothing, ids = np.zeros((0, 16), dtype=np.int32), excerpts(20, 1)
+    empty = nothing.astype(bool)
+    sample = Sample(ids, (ids == 3).astype(np.float32))
+    learned = Learner(LEXICON, nothing, empty, nothing, empty).learn(
+        sample, nothing.astype(np.float32), sample, nothing.astype(np.float32)
+    )
+    assert str(learned.pattern) == '" a" (10)'

@@ -188,6 +188,15 @@ def test_whatever_came_in_goes_out_with_more_on_it(run: Run, name: str, explaine
 
 
 @EVERY_OF_UNITS
+def test_a_unit_does_not_depend_on_the_units_around_it(run: Run, name: str, explained: list[Record]) -> None:
+    together = read(run(name, "--no-cache", stdin=lines(explained)).stdout)
+    alone = [read(run(name, "--no-cache", stdin=lines([unit])).stdout)[0] for unit in explained]
+    for record in together + alone:
+        record.pop("baselines", None)  # the null is made of the unit before
+    assert together == alone
+
+
+@EVERY_OF_UNITS
 def test_error_records_pass(run: Run, name: str, explained: list[Record]) -> None:
     error = {"stage": "record", "kind": "non-finite", "message": "3 activations are not finite"}
     broken = explained[0] | {"error": error}
@@ -384,6 +393,15 @@ def test_closed_ends(run: Run, name: str) -> None:
     assert (done.returncode, done.stderr.split(b" (")[0]) == (3, f"{name}: stdout: is closed".encode())
     done = run(f"{name} 2>&-", stdin=GOOD["unit"])
     assert (done.returncode, done.stdout) == (0, GOOD["unit"])
+
+
+@pytest.mark.parametrize("name", [name for name, made in COMMANDS.items() if made.gives.startswith("none")])
+def test_text_for_people_ends_as_lines_do(run: Run, name: str) -> None:
+    full = run(f"{name} > /dev/full")
+    assert full.returncode == 3
+    assert full.stderr.decode() == f"{name}: stdout: cannot be written: No space left on device\n"
+    gone = run(f"{name} | exec 0<&- sleep 1")
+    assert (gone.returncode, gone.stderr) == (0, b"")
 
 
 def unread(end: int) -> int:

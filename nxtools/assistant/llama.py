@@ -88,9 +88,7 @@ class LlamaAssistant(LocalAssistant):
         """Each answer is there as soon as the call that holds its last token is over."""
         tokens = self.tokenizer.tokens
         found: list[list[tuple[slots.Floats, slots.Floats]]] = [[] for _ in reading]
-        if unread := [one for one in reading if not one.prompt.reads]:
-            nothing = slots.answer(np.zeros((0, 11)), np.zeros(0), tokens.top)
-            yield [(one.ask, nothing) for one in unread]
+        yield [(one.ask, slots.nothing(tokens.top)) for one in reading if not one.prompt.reads]
         memory, steps = self._planned([one.prompt for one in reading])
         try:
             while steps:

@@ -72,9 +72,9 @@ class Model:
             return (int(llama_cpp.llama_vocab_bos(self.vocabulary)),)
         return ()
 
-    def text(self, token: int) -> bytes:
-        """A token in running text; nothing for control tokens."""
-        return self._piece(token, markers=False)
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens in running text; control tokens are nothing."""
+        return b"".join(self._piece(token, markers=False) for token in tokens).decode("utf-8", "replace")
 
     def special(self) -> dict[str, str]:
         """What chat templates call bos_token and eos_token."""
@@ -191,3 +191,7 @@ class Memory:
             return np.zeros((0, self._model.size), np.float32)
         shape = (len(reads), self._model.size)
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.handle), shape)
+
+    def logits(self, place: int) -> npt.NDArray[np.float32]:
+        """The logits (vocabulary,) at a place of the last call that was among its reads."""
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.handle, place), (self._model.size,))

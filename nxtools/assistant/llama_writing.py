@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp
-import numpy as np
 
 from nxtools.assistant.llama_library import PAD, Memory, Model
-from nxtools.assistant.local import Effort, Text, Writing, top_logprobs
+from nxtools.assistant.local import Effort, Text, Writing, shared_beginning
 from nxtools.assistant.protocol import Completion
 from nxtools.errors import ModelError
 from nxtools.stage import Answered
@@ -84,7 +83,7 @@ class Writer:
         while done < len(writing):
             together = writing[done : done + rows]
             prompts = list(dict.fromkeys(one.ids for one in together))
-            shared = _beginning(prompts)
+            shared = shared_beginning(prompts)
             kept = self._shared
             if shared[: len(kept)] == kept and 2 * len(kept) >= len(shared):
                 shared = kept
@@ -147,7 +146,7 @@ class Writer:
                 one,
                 1 + ROWS + number,
                 Sampler(self._model, one),
-                Text(one.wanted, len(one.ids)),
+                Text(one, self._model.decode),
                 len(one.ids),
             )
             for number, one in enumerate(together)
@@ -181,18 +180,11 @@ class Writer:
 
     def _choose(self, memory: Memory, row: _Row, place: int) -> Answered:
         """Takes the row's next token; its answer when that was the last one."""
-        wanted = row.writing.wanted
         row.token = row.sampler.choose(memory, place)
-        said = None
-        if wanted.logprobs:
-            pointer = llama_cpp.llama_get_logits_ith(memory.handle, place)
-            logits = np.ctypeslib.as_array(pointer, (self._model.size,))
-            said = top_logprobs(logits, wanted.logprobs, self._model.text)
         self._effort.written += 1
-        ends = self._model.ends(row.token)
-        if not row.text.add(self._model.text(row.token), ends=ends, logprobs=said):
-            return []
-        return [(row.writing.ask, row.text.answer())]
+        logits = memory.logits(place) if row.writing.wanted.logprobs else None
+        done = row.text.add(row.token, ends=self._model.ends(row.token), logits=logits)
+        return [(row.writing.ask, row.text.answer())] if done else []
 
     def _read(
         self, memory: Memory, tokens: Sequence[tuple[int, int, int]], reads: Sequence[int] = ()
@@ -203,11 +195,3 @@ class Writer:
             ids, positions, sequences = zip(*part, strict=True)
             memory.read(ids, positions, sequences, reads)
             self._effort.evaluated += len(part)
-
-
-def _beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """What all prompts begin with; at least one token of each is left."""
-    first, last = min(prompts), max(prompts)
-    most = min(map(len, prompts)) - 1
-    same = next((place for place in range(most) if first[place] != last[place]), most)
-    return first[:same]

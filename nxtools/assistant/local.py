@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,8 @@ from nxtools.stage import Answered, Ask, Failure, Pull
 
 if TYPE_CHECKING:
     from nxtools.store import Store
+
+Decode = Callable[[Sequence[int]], str]  # tokens to text, as it stands in running text
 
 PULL = 128  # asks taken at once: some thousands of tokens for every one that a call has room for
 
@@ -185,49 +187,59 @@ def _stage(ask: Ask) -> str:
 
 
 class Text:
-    """An answer as it is written, token by token, until it stops."""
+    """An answer as it is written, token by token, until it stops. `decode` makes text of tokens."""
 
-    def __init__(self, wanted: Completion, tokens_in: int) -> None:
-        self._wanted = wanted
-        self._tokens_in = tokens_in
-        self._data = b""
-        self._count = 0
+    def __init__(self, writing: Writing, decode: Decode) -> None:
+        self._writing = writing
+        self._decode = decode
+        self._ids: list[int] = []
         self._said: list[dict[str, Any]] = []
         self.finish = ""
-        self.text = ""
 
-    def add(self, piece: bytes, *, ends: bool, logprobs: dict[str, float] | None = None) -> bool:
-        """Takes the next token; True when it was the last one."""
+    def add(self, token: int, *, ends: bool, logits: slots.Floats | None = None) -> bool:
+        """Takes the next token, and the logits (vocabulary,) it was chosen from where they are asked for;
+        True when it was the last one."""
+        wanted = self._writing.wanted
         if ends:
             self.finish = "stop"
             return True
-        self._count += 1
-        self._data += piece
-        self.text = self._data.decode("utf-8", "replace")
-        if logprobs is not None:
-            self._said.append({"text": piece.decode("utf-8", "replace"), "logprobs": logprobs})
-        cuts = [place for place in map(self.text.find, self._wanted.stop) if place >= 0]
-        if cuts:
+        self._ids.append(token)
+        if logits is not None:
+            likely = top_logprobs(logits, wanted.logprobs, self._decode)
+            self._said.append({"text": self._decode([token]), "logprobs": likely})
+        if wanted.stop and any(stop in self._decode(self._ids) for stop in wanted.stop):
             self.finish = "stop"
-            self.text = self.text[: min(cuts)]
-        elif self._count >= self._wanted.max_tokens:
+        elif len(self._ids) >= wanted.max_tokens:
             self.finish = "length"
         return bool(self.finish)
 
     def answer(self) -> dict[str, Any]:
-        counts = {"tokens_in": self._tokens_in, "tokens_out": self._count}
-        made: dict[str, Any] = {"text": self.text, "finish": self.finish, **counts}
-        if self._wanted.logprobs:
+        text = self._decode(self._ids)
+        cuts = [place for place in map(text.find, self._writing.wanted.stop) if place >= 0]
+        made: dict[str, Any] = {
+            "text": text[: min(cuts, default=len(text))],
+            "finish": self.finish,
+            "tokens_in": len(self._writing.ids),
+            "tokens_out": len(self._ids),
+        }
+        if self._writing.wanted.logprobs:
             made["tokens"] = self._said
         return made
 
 
-def top_logprobs(logits: slots.Floats, wanted: int, text: Any) -> dict[str, float]:
+def top_logprobs(logits: slots.Floats, wanted: int, decode: Decode) -> dict[str, float]:
     """The likeliest `wanted` next tokens by their text; logits (vocabulary,)."""
     values = logits.astype(np.float64) - logits.max()
     values -= np.log(np.exp(values).sum())
-    best = np.argsort(-values, kind="stable")[:wanted]
     found: dict[str, float] = {}
-    for token in best:
-        found.setdefault(text(int(token)).decode("utf-8", "replace"), round(float(values[token]), 6))
+    for token in np.argsort(-values, kind="stable")[:wanted]:
+        found.setdefault(decode([int(token)]), round(float(values[token]), slots.DIGITS))
     return found
+
+
+def shared_beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all prompts begin with; at least one token of each is left."""
+    first, last = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1
+    same = next((place for place in range(most) if first[place] != last[place]), most)
+    return first[:same]

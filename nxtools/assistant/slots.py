@@ -94,3 +94,8 @@ def answer(probabilities: Floats, mass: Floats, top: int) -> dict[str, Any]:
         "mass": [float(f"{one:.{DIGITS}g}") for one in mass],
         "top": top,
     }
+
+
+def nothing(top: int) -> dict[str, Any]:
+    """The answer to a prompt without slots."""
+    return answer(np.zeros((0, 11)), np.zeros(0), top)

@@ -1,0 +1,227 @@
+"""`hf:`: a causal language model of transformers, run in this process.
+
+The prefix goes through the model once, and its keys and values are kept. An explanation goes on from a copy
+of them, and its excerpts, as rows of one batch, go on from copies of that. Rows are padded behind their end,
+where no token sees it, so neither masks nor positions need to be said. Logits are made only where a number
+is predicted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nxtools.assistant import slots
+from nxtools.assistant.chat import Chat
+from nxtools.assistant.local import (
+    LocalAssistant,
+    Reading,
+    Text,
+    Tokenizer,
+    Writing,
+    shared_beginning,
+)
+from nxtools.assistant.options import Option, switch, whole
+from nxtools.assistant.tokens import Tokens
+from nxtools.stage import Answered
+
+if TYPE_CHECKING:
+    from nxtools.assistant.transformer_library import Model, State
+    from nxtools.store import Store
+
+BATCH = 4096  # tokens in one call, padding included
+
+Ids = tuple[int, ...]
+
+
+class TransformersAssistant(LocalAssistant):
+    """A model in a folder, as transformers saves it. Raises ModelError where it cannot be loaded."""
+
+    engine = "hf"
+    abilities = frozenset({"logprobs"})
+    known_options: ClassVar[Mapping[str, Option]] = {
+        "n_ctx": Option(whole, "tokens that a prompt and its answer may have together"),
+        "n_batch": Option(whole, "tokens in one call"),
+        "n_threads": Option(whole, "threads"),
+        "device": Option(str, "auto, cpu, cuda or mps"),
+        "dtype": Option(str, "float32, bfloat16 or float16"),  # in the identity whether given or not
+        "trust_remote_code": Option(switch, "run the code that comes with the model", changes_answers=True),
+    }
+
+    def __init__(self, path: Path, name: str, digest: str, store: Store, options: Mapping[str, str]) -> None:
+        super().__init__(name, digest, store, options)
+        self._path = path
+        self._kept: dict[Ids, State] = {}  # what the model knows after the prefix and the last explanation
+        self._begun: dict[Ids, State] = {}  # … after the beginning of completions
+        self._batch: int = self.options.get("n_batch", BATCH)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"dtype": self._dtype}
+
+    @cached_property
+    def _dtype(self) -> str:
+        from nxtools.subject.load import pick_device, pick_dtype
+
+        device = pick_device(self.options.get("device", "auto"))
+        return pick_dtype(self.options.get("dtype"), device, self._path)
+
+    @cached_property
+    def _hf_tokenizer(self) -> Any:
+        from nxtools.subject.load import load_tokenizer
+
+        return load_tokenizer(self._path, trust_remote_code=self.options.get("trust_remote_code", False))
+
+    def _load_tokenizer(self) -> Tokenizer:
+        from nxtools.subject.load import bos_id
+
+        tokenizer = self._hf_tokenizer
+
+        def encode(text: str, markers: bool = False) -> list[int]:
+            ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not markers)
+            return [int(one) for one in ids]
+
+        begin = bos_id(tokenizer)
+        begins = () if begin is None else (begin,)
+        special = {name: getattr(tokenizer, name) or "" for name in ("bos_token", "eos_token")}
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        chat = Chat(template, encode, begins, special)
+        return Tokenizer(Tokens(encode, begins), chat, _trained_context(self._path))
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as they stand behind others: decoders treat the first token of a text in their own way."""
+        before = self._decoded([self._anchor])
+        return self._decoded([self._anchor, *tokens])[len(before) :]
+
+    @cached_property
+    def _anchor(self) -> int:
+        return int(self._hf_tokenizer.encode("a", add_special_tokens=False)[-1])
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return str(self._hf_tokenizer.decode(tokens, **options))
+
+    @cached_property
+    def _model(self) -> Model:
+        from nxtools.assistant.transformer_library import Model
+
+        self.effort.loads += 1
+        return Model(
+            self._path,
+            device=self.options.get("device", "auto"),
+            dtype=self._dtype,
+            threads=self.options.get("n_threads"),
+            trust_remote_code=self.options.get("trust_remote_code", False),
+        )
+
+    # Slots
+
+    def _read(self, reading: list[Reading]) -> Iterator[Answered]:
+        yield [(one.ask, slots.nothing(self.tokenizer.tokens.top)) for one in reading if not one.prompt.reads]
+        groups: dict[tuple[Ids, Ids], list[Reading]] = {}
+        for one in reading:
+            groups.setdefault((one.prompt.prefix, one.prompt.explanation), []).append(one)
+        for (prefix, explanation), members in groups.items():
+            for rows in self._batches([one for one in members if one.prompt.reads]):
+                yield self._read_rows(self._after(prefix, explanation), rows)
+
+    def _batches(self, members: list[Reading]) -> Iterator[list[Reading]]:
+        """Rows of like length, so many that their padded tokens fit a call."""
+        rows: list[Reading] = []
+        for one in sorted(members, key=lambda one: -len(one.prompt.excerpt)):
+            if rows and (len(rows) + 1) * len(rows[0].prompt.excerpt) > self._batch:
+                yield rows
+                rows = []
+            rows.append(one)
+        if rows:
+            yield rows
+
+    def _read_rows(self, state: State, rows: list[Reading]) -> Answered:
+        tokens = self.tokenizer.tokens
+        excerpts = [one.prompt.excerpt for one in rows]
+        reads = [(row, place) for row, one in enumerate(rows) for place in one.prompt.reads]
+        logits = self._model.read_rows(state, excerpts, reads)
+        self.effort.evaluated += sum(map(len, excerpts))
+        probabilities, mass = slots.read_numbers(logits, tokens.numbers)
+        ends = np.cumsum([len(one.prompt.reads) for one in rows])[:-1]
+        by_row = zip(np.split(probabilities, ends), np.split(mass, ends), strict=True)
+        return [(one.ask, slots.answer(*row, tokens.top)) for one, row in zip(rows, by_row, strict=True)]
+
+    def _after(self, prefix: Ids, explanation: Ids) -> State:
+        """What the model knows after a prefix and an explanation; each is read once while it is in use."""
+        if prefix not in self._kept:
+            self._kept = {prefix: self._go_on(self._model.empty(), prefix)}
+        whole = prefix + explanation
+        if whole not in self._kept:
+            before = self._kept[prefix]
+            self._kept = {prefix: before, whole: self._go_on(before, explanation)}
+        return self._kept[whole]
+
+    def _go_on(self, state: State, ids: Ids) -> State:
+        for start in range(0, len(ids), self._batch):
+            state = self._model.read(state, ids[start : start + self._batch])
+        self.effort.evaluated += len(ids)
+        return state
+
+    # Completions
+
+    def _write(self, writing: list[Writing]) -> Iterator[Answered]:
+        """The draws of one prompt are written side by side, prompts one after another."""
+        by_prompt: dict[Ids, list[Writing]] = {}
+        for one in writing:
+            by_prompt.setdefault(one.ids, []).append(one)
+        shared = shared_beginning(list(by_prompt))
+        if shared not in self._begun:
+            self._begun = {shared: self._go_on(self._model.empty(), shared)}
+        state = self._begun[shared]
+        for ids, draws in by_prompt.items():
+            before = self._go_on(state, ids[len(shared) : -1])
+            yield from self._write_rows(before, ids[-1], draws)
+
+    def _write_rows(self, state: State, last: int, draws: list[Writing]) -> Iterator[Answered]:
+        self.effort.evaluated += 1
+        rows = [(Text(one, self._decode), np.random.default_rng(one.seed), one) for one in draws]
+        logits, state = self._model.next_tokens(state.rows(1), [last])
+        logits, state = np.repeat(logits, len(rows), axis=0), state.rows(len(rows))
+        while True:
+            tokens = []
+            done: Answered = []
+            going = []
+            for row, (text, random, one) in enumerate(rows):
+                token = choose(logits[row], one.wanted.temperature, random)
+                self.effort.written += 1
+                said = logits[row] if one.wanted.logprobs else None
+                if text.add(token, ends=token in self._model.ends, logits=said):
+                    done.append((one.ask, text.answer()))
+                else:
+                    tokens.append(token)
+                    going.append(row)
+            if done:
+                yield done
+            if not going:
+                return
+            if len(going) < len(rows):
+                rows = [rows[row] for row in going]
+                state = state.chosen(going)
+            logits, state = self._model.next_tokens(state, tokens)
+            self.effort.evaluated += len(tokens)
+
+
+def choose(logits: slots.Floats, temperature: float, random: np.random.Generator) -> int:
+    """The next token: from the model's own distribution at a temperature, the likeliest one at 0."""
+    if temperature <= 0:
+        return int(logits.argmax())
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature).cumsum()
+    return int(np.searchsorted(weights, random.random() * weights[-1], side="right"))
+
+
+def _trained_context(path: Path) -> int | None:
+    """How many tokens the model was made for, if its config says so."""
+    config = json.loads((path / "config.json").read_bytes())
+    config = config.get("text_config") or config
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    return next((int(config[name]) for name in names if config.get(name)), None)

@@ -1,0 +1,143 @@
+"""A causal language model of transformers that goes on from what it has read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from nxtools.errors import ModelError
+from nxtools.subject.identity import weight_files
+from nxtools.subject.load import DTYPES, _explained, _quietly, pick_device
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model knows of the tokens that it has read: keys and values."""
+
+    cache: Any
+
+    def rows(self, count: int) -> State:
+        """The same for so many rows, from one; memory is shared until they go on."""
+        made = copy.copy(self.cache)
+        made.layers = [_repeated(layer, count) for layer in self.cache.layers]
+        return State(made)
+
+    def chosen(self, rows: Sequence[int]) -> State:
+        """Some of the rows."""
+        made = copy.deepcopy(self.cache)
+        made.reorder_cache(torch.tensor(list(rows), device=_device(made)))
+        return State(made)
+
+
+def _device(cache: Any) -> Any:
+    return next((layer.device for layer in cache.layers if getattr(layer, "device", None)), None)
+
+
+def _repeated(layer: Any, count: int) -> Any:
+    """A layer's memory for `count` rows. One that only grows by concatenation is not copied."""
+    if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+        made = copy.copy(layer)
+        if made.is_initialized and made.keys.numel():
+            made.keys = made.keys.expand(count, *made.keys.shape[1:])
+            made.values = made.values.expand(count, *made.values.shape[1:])
+        return made
+    made = copy.deepcopy(layer)
+    made.reorder_cache(torch.zeros(count, dtype=torch.long, device=getattr(layer, "device", None)))
+    return made
+
+
+class Model:
+    """The model in a folder, with its unembedding. Raises ModelError as `nxtools.subject.load` does."""
+
+    def __init__(
+        self, path: Path, *, device: str, dtype: str, threads: int | None, trust_remote_code: bool
+    ) -> None:
+        self.device = pick_device(device)
+        if threads:
+            torch.set_num_threads(threads)
+        weight_files(path)
+        with _quietly(), _explained(path):
+            self.model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=DTYPES[dtype],
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            if lacking := sorted(info["missing_keys"]):
+                hint = "do config.json and the weights belong together?"
+                raise ModelError(f"no weights for {lacking[0]}", where=str(path), hint=hint)
+            self.model.to(self.device).eval().requires_grad_(False)
+        self._unembedding = self.model.get_output_embeddings()
+        if self._unembedding is None:
+            raise ModelError("has no unembedding that transformers can name", where=str(path))
+        self.ends = _ends(self.model)
+
+    def empty(self) -> State:
+        """What is known before the first token."""
+        return State(DynamicCache(config=self.model.config))
+
+    def read(self, state: State, ids: Sequence[int]) -> State:
+        """What is known after more tokens of one row."""
+        return self._run(state.rows(1), [ids], [])[1]
+
+    def read_rows(
+        self, state: State, rows: Sequence[Sequence[int]], reads: Sequence[tuple[int, int]]
+    ) -> npt.NDArray[np.float32]:
+        """Logits (reads, vocabulary) behind (row, place)s of rows that go on from the same state."""
+        return self._run(state.rows(len(rows)), rows, reads)[0]
+
+    def next_tokens(self, state: State, tokens: Sequence[int]) -> tuple[npt.NDArray[np.float32], State]:
+        """Logits (rows, vocabulary) behind one more token in each row of a state, and what is known then.
+
+        The state that is given is used up.
+        """
+        return self._run(state, [[token] for token in tokens], [(row, 0) for row in range(len(tokens))])
+
+    def _run(
+        self, state: State, rows: Sequence[Sequence[int]], reads: Sequence[tuple[int, int]]
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        with torch.inference_mode(), self._unembedding_only(reads):
+            made = self.model(ids.to(self.device), past_key_values=state.cache, use_cache=True)
+        cache = getattr(made, "past_key_values", None)
+        if cache is None:
+            raise ModelError("keeps nothing of what it has read, so prompts cannot be shared")
+        return made.logits[0].float().cpu().numpy(), State(cache)
+
+    @contextmanager
+    def _unembedding_only(self, reads: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Has the unembedding see only hidden states (1, reads, width) of these (row, place)s."""
+        rows = torch.tensor([row for row, _ in reads], dtype=torch.long, device=self.device)
+        places = torch.tensor([place for _, place in reads], dtype=torch.long, device=self.device)
+
+        def pick(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            hidden, *others = inputs
+            return (hidden[rows, places].unsqueeze(0), *others)
+
+        hook = self._unembedding.register_forward_pre_hook(pick)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def _ends(model: Any) -> frozenset[int]:
+    """The tokens with which a model says that it is done."""
+    settings = getattr(model, "generation_config", None)
+    ids = getattr(settings, "eos_token_id", None)
+    if ids is None:
+        ids = model.config.get_text_config().eos_token_id
+    return frozenset(ids if isinstance(ids, list) else [ids] if ids is not None else [])

@@ -68,8 +68,8 @@ class Engine(Protocol):
     """Answers asks that it pulls, in any order, in batches that are committed together.
 
     `pull(n)` gives up to n asks. An empty list means that there are none for now: pull again when one that is
-    under way has been answered, and end when none is. `answer` is called again when more have come, so what is
-    slow to load is kept. Only the thread that runs `answer` pulls.
+    under way has been answered, and end when none is. `answer` is called again when more have come, so what
+    is slow to load is kept. Only the thread that runs `answer` pulls.
     """
 
     def answer(self, pull: Pull) -> Iterator[Answered]: ...

@@ -227,6 +227,15 @@ def test_answers_that_fail_set_the_exit_status(run: Run, name: str, explained: l
         assert run(name, "--offline", "--allow-errors", admitted, stdin=lines(explained)).returncode == status
 
 
+@pytest.mark.parametrize("name", PAID)
+def test_a_stage_retries_its_own_errors(run: Run, name: str, explained: list[Record]) -> None:
+    failed = run(name, "--offline", "-q", stdin=lines(explained))
+    assert b'"error"' in failed.stdout
+    again = run(name, "-q", stdin=failed.stdout)
+    assert (again.returncode, again.stderr) == (0, b"")
+    assert read(again.stdout) == read(run(name, "-q", stdin=lines(explained)).stdout)
+
+
 @pytest.mark.parametrize("name", SEVERAL_JOBS)
 def test_any_number_of_jobs_gives_the_same_bytes(run: Run, name: str, explained: list[Record]) -> None:
     one, many = (run(name, "--no-cache", "--jobs", jobs, stdin=lines(explained)) for jobs in (1, 3))

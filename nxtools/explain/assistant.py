@@ -1,0 +1,223 @@
+"""Explanations by a language model: it is shown evidence, and says what the unit reacts to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nxtools.assistant.asking import Asking
+from nxtools.assistant.prompts import Prompt, read_prompt
+from nxtools.assistant.protocol import Completion
+from nxtools.explain.asked import LISTED, messages, read
+from nxtools.explain.pattern import identify
+from nxtools.explain.showing import Evidence, evidence, sides
+from nxtools.score.correlation import correlation, excerpt_sums
+from nxtools.score.figures import short
+from nxtools.stage import Failure, Question, Step
+from nxtools.stream import Record
+from nxtools.unit import Unit
+
+if TYPE_CHECKING:
+    from nxtools.pool import Shared
+
+FORMS = ("paper", "marked")
+PROMPTS = Path(__file__).parent / "prompts"
+AGAIN = 2  # further draws for an answer that cannot be read
+
+Asked = Generator[Sequence[Question], list[Any], Any]
+Simulate = Callable[[Unit, Record, str], Asked]  # unit, explanation, set -> simulations for its record
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """Who explains, and how.
+
+    form: "paper", "marked", or "auto": marked where the model has a chat template. prompt: a file in place of
+    the form's own. excerpts: how many are shown. candidates: how many explanations each side of a unit gets.
+    diverse: candidates come in lists, and under other examples. best: who simulates the candidates on the
+    validation set, to keep the one with the best correlation. pool_of: for the view of tokens.
+    """
+
+    asking: Asking
+    view: str = "activations"
+    form: str = "auto"
+    prompt: Path | None = None
+    excerpts: int = 5
+    examples: int | None = None
+    candidates: int = 1
+    diverse: bool = False
+    best: Simulate | None = None
+    pool_of: Callable[[Unit], Shared | None] = lambda unit: None
+
+
+class Explainer:
+    """Explains many units; the prompt is chosen and read once."""
+
+    def __init__(self, explaining: Explaining) -> None:
+        self.explaining = explaining
+        self.asking = explaining.asking
+        self._prompt: Prompt | None = None
+        self.unread = 0  # sides of units whose answers came, but could not be read
+
+    def step(self, record: Record) -> Step:
+        """The unit with its explanations, or errors in their place; each sign is explained on its own."""
+        if record.get("dead") or record.get("error"):
+            return record
+        how = self.explaining
+        unit = Unit(record)
+        prompt = yield from self._chosen()
+        if isinstance(prompt, Failure):
+            return _with(record, [{"by": self._by(None), "error": _staged(prompt)}])
+        shown = {sign: evidence(unit, sign, how.view, how.excerpts, how.pool_of) for sign in sides(unit)}
+        found: list[Record] = []
+        for sign, seen in shown.items():
+            if seen is not None:
+                found += yield from self._explained(unit, sign, seen, prompt)
+        if not any(shown.values()):
+            failure = Failure("explain", "no-evidence", "no excerpt of the evidence has an activation")
+            found = [{"by": self._by(prompt), "error": failure.record()}]
+        return _with(record, found)
+
+    def _chosen(self) -> Asked:
+        """The prompt; a failure when it cannot be known which one suits the model."""
+        how = self.explaining
+        if self._prompt is None:
+            form = how.form
+            if how.prompt is None and form == "auto":
+                (chats,) = yield [self.asking.has("chat")]
+                if isinstance(chats, Failure) and chats.kind != "dry-run":
+                    return chats
+                form = "paper" if chats is False else "marked"
+            self._prompt = read_prompt(how.prompt or PROMPTS / f"{form}.toml", examples=how.examples)
+        return self._prompt
+
+    def _by(self, prompt: Prompt | None) -> Record:
+        how = self.explaining
+        by: Record = {"explainer": self.asking.name, "model": self.asking.identity, "view": how.view}
+        if prompt is not None:
+            by |= {"prompt": prompt.described(), "temperature": prompt.temperature}
+        by |= {"excerpts": how.excerpts, "candidates": how.candidates}
+        if how.examples is not None:
+            by["examples"] = how.examples
+        if how.diverse:
+            by["diverse"] = True
+        return by
+
+    def _explained(self, unit: Unit, sign: str, seen: Evidence, prompt: Prompt) -> Asked:
+        """The entries for one sign: its candidates, or the best of them."""
+        how = self.explaining
+        texts, used, failure = yield from self._texts(seen, prompt)
+        side = {"sign": sign} if unit.sign == "+-" else {}
+        by = self._by(prompt)
+        if not texts:
+            self.unread += failure.kind == "unparseable"
+            return [{**side, "by": by, "error": _staged(failure)}]
+        more: Record = {**side, "scale": float(f"{seen.scale:.4g}"), "usage": used}
+        if how.view == "next-token":
+            more["view"] = how.view
+        entries: list[Record] = []
+        for text in texts:
+            seed = identify({"text": text, "by": {**by, **side}})["id"]
+            entries.append({"id": seed, "text": text, "by": by, **more})
+        if how.best is None:
+            return entries
+        return [(yield from self._best(unit, entries, how.best))]
+
+    def _texts(self, seen: Evidence, prompt: Prompt) -> Asked:
+        """Up to as many different explanations as are wanted, what they cost, and the last failure."""
+        how = self.explaining
+        each = min(how.candidates, LISTED) if how.diverse else 1
+        wanted = list(range(-(-how.candidates // each)))
+        next_draw = len(wanted)
+        texts: list[str] = []
+        used = {"calls": 0, "tokens_in": 0, "tokens_out": 0}
+        failure = Failure("explain", "unparseable", "no answer could be read as an explanation")
+        for attempt in range(1 + AGAIN):
+            answers = yield [self._question(seen, prompt, draw, each) for draw in wanted]
+            unread = 0
+            for answer in answers:
+                if isinstance(answer, Failure):
+                    failure = answer
+                    continue
+                used["calls"] += 1
+                used["tokens_in"] += answer.get("tokens_in") or 0
+                used["tokens_out"] += answer.get("tokens_out") or 0
+                read_now = read(prompt, answer["text"], wanted=each)
+                unread += not read_now
+                texts += [text for text in read_now if text not in texts]
+                if not read_now:
+                    failure = _unparseable(answer)
+            if not unread or not prompt.temperature or attempt == AGAIN:
+                break
+            wanted = list(range(next_draw, next_draw + unread))
+            next_draw += unread
+        return texts[: how.candidates], used, failure
+
+    def _question(self, seen: Evidence, prompt: Prompt, draw: int, wanted: int) -> Question:
+        how = self.explaining
+        turn = draw % max(1, len(prompt.examples)) if how.diverse else 0
+        payload = Completion(
+            messages(prompt, seen, how.view, wanted=wanted, turn=turn),
+            prompt.temperature,
+            prompt.max_tokens * wanted,
+            draw=draw,
+            stop=prompt.stop if wanted == 1 else (),
+        )
+        return self.asking.complete(payload, "explanation")
+
+    def _best(self, unit: Unit, entries: list[Record], simulate: Simulate) -> Asked:
+        """The entry that is best on the validation set; the first one, and why, where none has a score."""
+        values: list[float | None] = []
+        for entry in entries:
+            simulations = yield from simulate(unit, entry, "validation")
+            values.append(_correlation(unit, simulations))
+        scored = [(value, -place) for place, value in enumerate(values) if value is not None]
+        chosen = dict(entries[-max(scored)[1]] if scored else entries[0])
+        chosen["validation"] = short(max(scored)[0]) if scored else None
+        chosen["candidates"] = len(entries)
+        if not scored:
+            chosen["absent"] = {"validation": "no candidate has a correlation there"}
+        return chosen
+
+
+def _correlation(unit: Unit, simulations: Sequence[Record]) -> float | None:
+    """Of simulated and true activations over the validation excerpts."""
+    shown = unit.shown("validation")
+    truth = shown.table.activations
+    predicted = np.full(truth.shape, np.nan, np.float32)
+    by_excerpt = {s["excerpt"]: s["expected"] for s in simulations if "expected" in s}
+    for row, name in enumerate(shown.excerpts):
+        if name in by_excerpt:
+            expected = by_excerpt[name]
+            predicted[row, : len(expected)] = np.array(expected, np.float32)
+    if not truth.size:
+        return None
+    value = float(correlation(excerpt_sums(truth, predicted).sum(0)))
+    return None if np.isnan(value) else value
+
+
+def _unparseable(answer: Record) -> Failure:
+    cut = " (it was cut off: max_tokens)" if answer.get("finish") == "length" else ""
+    said = " ".join(str(answer["text"]).split())[:120]
+    return Failure("explain", "unparseable", f"not an explanation{cut}: {said!r}")
+
+
+def _staged(failure: Failure) -> Record:
+    return {**failure.record(), "stage": "explain"}
+
+
+def _with(record: Record, entries: list[Record]) -> Record:
+    """The unit with more explanations; the same ones again, and errors by the same, give way to them."""
+    new = {entry["id"] for entry in entries if "id" in entry}
+    authors = [entry["by"] for entry in entries]
+    kept = [
+        e
+        for e in record.get("explanations") or []
+        if e.get("id") not in new and not ("error" in e and e.get("by") in authors)
+    ]
+    record["explanations"] = [*kept, *entries]
+    return record

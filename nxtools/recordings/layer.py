@@ -119,9 +119,9 @@ class PoolPlaces:
 class Layer:
     """Merged recordings of a layer's N units.
 
-    `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum`, `lowest` (sets, N)
-    of all values, `lowest` that of the excerpts' maxima; `nonfinite` (N,); `lists[side]` and `spread[side]`
-    Entries by cell; `histogram[side]` (sets, N, BINS); `pool`.
+    `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum` (sets, N);
+    `nonfinite` (N,); `lists[side]` and `spread[side]` Entries by cell; `histogram[side]` (sets, N, BINS);
+    `pool`.
     Raises InputError (MissingBlob) where a blob is gone.
     """
 
@@ -137,7 +137,6 @@ class Layer:
         self.powers: NDArray[np.float64] = self._sum("powers")
         self.nonfinite: NDArray[np.int64] = self._sum("nonfinite")
         self.maximum = np.maximum.reduce([a["maximum"] for a in self._sources])
-        self.lowest = np.minimum.reduce([a["lowest"] for a in self._sources])
         self.minimum = (
             np.minimum.reduce([a["minimum"] for a in self._sources])
             if "minimum" in self._sources[0]

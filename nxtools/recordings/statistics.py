@@ -26,11 +26,10 @@ def statistics(layer: Layer) -> list[Record]:
     variance = np.maximum(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
     fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
-    constant = is_constant(layer)
-    variance[constant] = 0.0
-    # Excerpts are summed up in float32. With a spread of less than 3% of the values, or values below 1e-9,
-    # little would be left of the differences that the third and fourth moment are.
-    flat = (variance <= 1e-3 * raw[1]) | (raw[1] < 1e-18)
+    # With a spread of less than a thousandth of the values, little is left of the differences that the third
+    # and fourth moments are.
+    flat = variance <= 1e-6 * raw[1]
+    variance[is_constant(layer)] = 0.0
     safe = np.where(flat, 1.0, variance)
     maximum = layer.maximum.max(axis=0)
     minimum = None if layer.minimum is None else layer.minimum.min(axis=0)
@@ -60,12 +59,10 @@ def statistics(layer: Layer) -> list[Record]:
 
 
 def is_constant(layer: Layer) -> NDArray[np.bool_]:
-    """Which units (N,) have one and the same value everywhere."""
-    count = max(int(layer.tokens.sum()), 1)
-    mean, square = layer.powers[:2].sum(axis=1) / count
-    same: NDArray[np.bool_] = layer.maximum.max(axis=0) == layer.lowest.min(axis=0)
-    flat: NDArray[np.bool_] = square - mean**2 <= 1e-5 * square
-    return same & flat
+    """Which units (N,) have the same value everywhere, as far as float32 can tell."""
+    mean, square = layer.powers[:2].sum(axis=1) / max(int(layer.tokens.sum()), 1)
+    same: NDArray[np.bool_] = square - mean**2 <= 1e-12 * square
+    return same
 
 
 def short(value: float, digits: int = 6) -> float | None:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from nxtools.subject.load import Subject
 
 
-PIECE = 1 << 17  # float32 values of a layer reduced together: with their squares 1 MiB, a core's second cache
+PIECE = (
+    1 << 18
+)  # values of a layer reduced together: with their squares in float64 5 MiB, in a processor's cache
 ENTRANTS = 1 << 15  # rows copied at once: 8 MiB of them at 64 tokens
 KEY_TOKENS = 8  # excerpts with the same tokens up to the peak are near duplicates
 
@@ -97,7 +99,6 @@ class LayerRecorder:
         self.tokens = np.zeros(len(SETS), np.int64)
         self.minimum = np.full((len(SETS), units), np.inf, np.float32)
         self.maximum = np.full((len(SETS), units), -np.inf, np.float32)
-        self.lowest = np.full((len(SETS), units), np.inf, np.float32)  # of the excerpts' maxima
         self.nonfinite = np.zeros(units, np.int64)
         self._rows = Rows(plan.excerpt)
         self._pool = PoolRows(units, plan.excerpt, pool_size)
@@ -113,13 +114,13 @@ class LayerRecorder:
         bad = ~np.isfinite(powers[0])
         if bad.any():
             self._count_nonfinite(values[:, part.first :], bad)
+            powers[:, bad] = 0.0
         of_set = np.arange(len(SETS))[:, None] == sets  # (sets, excerpts)
-        self.powers += of_set.astype(np.float64) @ powers.astype(np.float64)
+        self.powers += of_set.astype(np.float64) @ powers
         self.tokens += of_set.sum(axis=1) * (values.shape[1] - part.first)
         for place, members in enumerate(of_set):
             if members.any():
                 np.maximum(self.maximum[place], maximum[members].max(axis=0), out=self.maximum[place])
-                np.minimum(self.lowest[place], maximum[members].min(axis=0), out=self.lowest[place])
                 if minimum is not None:
                     np.minimum(self.minimum[place], minimum[members].min(axis=0), out=self.minimum[place])
         heights = {1: maximum} if minimum is None else {1: maximum, -1: -minimum}
@@ -190,7 +191,6 @@ class LayerRecorder:
             "powers": self.powers,
             "tokens": self.tokens,
             "maximum": self.maximum,
-            "lowest": self.lowest,
             "nonfinite": self.nonfinite,
         }
         if len(self.sides) == 2:
@@ -239,32 +239,31 @@ def _take(values: torch.Tensor, row: NDArray[np.int64], unit: NDArray[np.int64])
 
 def _reduce(
     values: torch.Tensor, *, signed: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float64]]:
     """Per excerpt and unit: maximum, minimum if asked, sums of the first four powers (4, excerpts, units)."""
     excerpts, tokens, units = values.shape
-    kind = {"dtype": torch.float32, "device": values.device}
-    maximum = torch.empty((excerpts, units), **kind)  # type: ignore[call-overload]
-    minimum = torch.empty((excerpts, units), **kind) if signed else None  # type: ignore[call-overload]
-    powers = torch.empty((4, excerpts, units), **kind)  # type: ignore[call-overload]
+    device = values.device
+    wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
+    maximum = torch.empty((excerpts, units), device=device)
+    minimum = torch.empty((excerpts, units), device=device) if signed else None
+    powers = torch.empty((4, excerpts, units), dtype=wide, device=device)
     step = min(excerpts, max(1, PIECE // (tokens * units)))
-    squares = torch.empty((step, tokens, units), **kind)  # type: ignore[call-overload]
-    products = torch.empty((step, tokens, units), **kind)  # type: ignore[call-overload]
+    piece = torch.empty((2, step, tokens, units), dtype=wide, device=device)
     for first in range(0, excerpts, step):
         here = slice(first, min(first + step, excerpts))
         x = values[here].float()
-        square, product = squares[: len(x)], products[: len(x)]
         torch.amax(x, 1, out=maximum[here])
         if minimum is not None:
             torch.amin(x, 1, out=minimum[here])
-        torch.mul(x, x, out=square)
-        torch.sum(x, 1, out=powers[0, here])
-        torch.sum(square, 1, out=powers[1, here])
-        torch.sum(torch.mul(x, square, out=product), 1, out=powers[2, here])
-        torch.sum(torch.mul(square, square, out=product), 1, out=powers[3, here])
+        power, square = piece[:, : len(x)]
+        torch.sum(power.copy_(x), 1, out=powers[0, here])
+        torch.sum(torch.mul(power, power, out=square), 1, out=powers[1, here])
+        torch.sum(power.mul_(square), 1, out=powers[2, here])
+        torch.sum(square.mul_(square), 1, out=powers[3, here])
     return (
         maximum.cpu().numpy(),
         None if minimum is None else minimum.cpu().numpy(),
-        powers.cpu().numpy(),
+        powers.cpu().double().numpy(),
     )
 
 

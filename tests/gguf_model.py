@@ -77,14 +77,17 @@ MERGES = (
 )
 
 
-def sentencepiece() -> Vocabulary:
-    """What Llama 2 has in small: ▁ in front of a text, bytes for what it does not know, digits one by one."""
+def sentencepiece(more: str = "") -> Vocabulary:
+    """What Llama 2 has in small: ▁ in front of a text, bytes for what it does not know, digits one by one.
+
+    more: further tokens, each made of two others.
+    """
     specials = ["<unk>", "<s>", "</s>"]
     data = [f"<0x{byte:02X}>" for byte in range(256)]
     letters = ["▁", *map(chr, range(33, 127))]
     pieces: list[str] = []
     pairs: list[tuple[str, str]] = []
-    for piece in MERGES.split():
+    for piece in (MERGES + " " + more).split():
         known = [*letters, *pieces]
         splits = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
         made = [pair for pair in splits if pair[0] in known and pair[1] in known]

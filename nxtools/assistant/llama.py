@@ -88,7 +88,8 @@ class LlamaAssistant(LocalAssistant):
         """Each answer is there as soon as the call that holds its last token is over."""
         tokens = self.tokenizer.tokens
         found: list[list[tuple[slots.Floats, slots.Floats]]] = [[] for _ in reading]
-        yield [(one.ask, slots.nothing(tokens.top)) for one in reading if not one.prompt.reads]
+        if unread := [one for one in reading if not one.prompt.reads]:
+            yield [(one.ask, slots.nothing(tokens.top)) for one in unread]
         memory, steps = self._planned([one.prompt for one in reading])
         try:
             while steps:

@@ -122,6 +122,7 @@ class Memory:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = cells
         parameters.n_seq_max = sequences
+        batch = max(batch, sequences)  # llama.cpp wants room for one token of each
         parameters.n_batch = parameters.n_ubatch = batch
         parameters.n_threads = parameters.n_threads_batch = processors()
         parameters.kv_unified = True

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nxtools.errors import InputError
+from nxtools.errors import ModelError
 
 Encode = Callable[[str], Sequence[int]]  # special tokens are neither added nor read out of the text
 
@@ -34,7 +34,8 @@ class Tokens:
         self._encode = encode
         self.begin = tuple(begin)
         self._known: dict[str, tuple[int, ...]] = {}
-        self._alone = all(self._behind(sentinel, "a") in (None, tuple(encode("a"))) for sentinel in SENTINELS)
+        behind = [ids for sentinel in SENTINELS if (ids := self._behind(sentinel, "a")) is not None]
+        self._alone = bool(behind) and all(ids == tuple(encode("a")) for ids in behind)
         numbers = [self.piece(str(number)) for number in range(11)]
         self._single = [len(ids) == 1 for ids in numbers]
         self.numbers = tuple(ids[0] for ids in numbers[: 11 if self._single[10] else 10])
@@ -54,7 +55,7 @@ class Tokens:
         return self.piece(str(min(value, self.top)))
 
     def piece(self, text: str) -> tuple[int, ...]:
-        """The ids of a text in running text. InputError where no sentinel stays apart from it."""
+        """The ids of a text in running text. ModelError where no sentinel stays apart from it."""
         ids = self._known.get(text)
         if ids is None:
             if len(self._known) >= REMEMBERED:
@@ -69,7 +70,7 @@ class Tokens:
             ids = self._behind(sentinel, text)
             if ids is not None:
                 return ids
-        raise InputError(f"the assistant's tokenizer cannot take {text!r} as a piece of its own")
+        raise ModelError(f"the assistant's tokenizer cannot take {text!r} as a piece of its own")
 
     def _behind(self, sentinel: str, text: str) -> tuple[int, ...] | None:
         """The ids of the text behind a sentinel, None where the two merge."""

@@ -121,12 +121,14 @@ class TransformersAssistant(LocalAssistant):
     # Slots
 
     def _read(self, reading: list[Reading]) -> Iterator[Answered]:
-        yield [(one.ask, slots.nothing(self.tokenizer.tokens.top)) for one in reading if not one.prompt.reads]
+        if unread := [one for one in reading if not one.prompt.reads]:
+            yield [(one.ask, slots.nothing(self.tokenizer.tokens.top)) for one in unread]
         groups: dict[tuple[Ids, Ids], list[Reading]] = {}
         for one in reading:
-            groups.setdefault((one.prompt.prefix, one.prompt.explanation), []).append(one)
+            if one.prompt.reads:
+                groups.setdefault((one.prompt.prefix, one.prompt.explanation), []).append(one)
         for (prefix, explanation), members in groups.items():
-            for rows in self._batches([one for one in members if one.prompt.reads]):
+            for rows in self._batches(members):
                 yield self._read_rows(self._after(prefix, explanation), rows)
 
     def _batches(self, members: list[Reading]) -> Iterator[list[Reading]]:
@@ -137,8 +139,7 @@ class TransformersAssistant(LocalAssistant):
                 yield rows
                 rows = []
             rows.append(one)
-        if rows:
-            yield rows
+        yield rows
 
     def _read_rows(self, state: State, rows: list[Reading]) -> Answered:
         tokens = self.tokenizer.tokens

@@ -234,3 +234,13 @@ def test_without_a_pool_the_unit_s_own_excerpts_are_all_there_is() -> None:
         sample, nothing.astype(np.float32), sample, nothing.astype(np.float32)
     )
     assert str(learned.pattern) == '" a" (10)'
+
+
+def test_tokens_without_a_text_cannot_be_named_and_are_passed_over() -> None:
+    ids = excerpts(60, 1)
+    everywhere = np.ones(ids.shape, dtype=bool)
+    learner = Learner(Lexicon(["", *WORDS[1:]]), ids, everywhere, ids, everywhere)
+    activations = ((ids == 0) + 0.7 * (ids == 1)).astype(np.float32)
+    sample = Sample(ids[:5], activations[:5])
+    pattern = learner.learn(sample, activations, sample, activations).pattern
+    assert [str(rule.current) for rule in pattern.rules] == ['" not"']

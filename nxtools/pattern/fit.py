@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.pattern.atoms import token
+from nxtools.pattern.atoms import Atom, token
 from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.select import Choice, Evidence
@@ -39,14 +39,11 @@ class Fit:
     ) -> None:
         self.index, self.evidence, self.choices = index, evidence, choices
         self.shrink, self.kinds = shrink, kinds
-        pool = len(index.of_position)
-        self.head = np.concatenate([index.of_position[:, 0], evidence.of_own[:, 0]])  # (positions,)
-        weighted = evidence.weights * evidence.values
-        tokens = len(evidence.contexts)
-        self.weight_of = totals(self.head, evidence.weights, tokens)
-        self.sum_of = totals(self.head, weighted, tokens)
-        self.weighted = weighted
-        self.pool = pool
+        self.contexts = evidence.contexts
+        self.head = np.concatenate([index.of_position[:, 0], evidence.of_own[:, 0]])  # by position
+        self.weighted = evidence.weights * evidence.values
+        self.weight_of = totals(self.head, evidence.weights, len(self.contexts))
+        self.sum_of = totals(self.head, self.weighted, len(self.contexts))
 
     def within(self, budget: Budget) -> tuple[Pattern, float]:
         """The pattern of the most choices that the budget allows, and the activation that it prints as 10."""
@@ -65,86 +62,98 @@ class Fit:
     def pattern(self, count: int) -> tuple[Pattern, float]:
         """The pattern of the first `count` choices, and its scale."""
         chosen = self.choices[:count]
-        owner = np.full(len(self.evidence.values), -1, dtype=np.intp)
+        before = self._before(chosen)
+        values, background, otherwise = self._values(chosen, before)
+        scale = float(np.abs(np.append(values, otherwise)).max()) or 1.0
+        *levels, rest = rounded(np.append(values, otherwise) / scale)
+        rules = []
+        for place, choice in enumerate(chosen):
+            if choice.kind >= 0:
+                assert self.kinds is not None
+                steps: tuple[Atom, ...] | None = (self.kinds.atoms[choice.kind],)
+                without: int | None = rest
+            else:
+                steps = self._steps(choice.context)
+                shorter = before[place]
+                if shorter is not None:
+                    without = levels[shorter]
+                else:
+                    of_no_kind = background[self.contexts.head[choice.context]] == otherwise
+                    without = rest if of_no_kind else None
+            if steps is not None and levels[place] != without:  # else it says nothing new
+                rules.append(Rule(steps, levels[place]))
+        return Pattern(tuple(rules), rest), scale
+
+    def _steps(self, context: int) -> tuple[Atom, ...] | None:
+        """The tokens of a context; None where one has no text to name it by."""
+        texts = [self.index.lexicon.texts[id] for id in self.contexts.ids(context)]
+        named = tuple(token(text) for text in texts if text is not None)
+        return named if len(named) == len(texts) else None
+
+    def _values(self, chosen: list[Choice], before: dict[int, int | None]) -> tuple[Floats, Floats, float]:
+        """Values of the choices, of the background by head, and of tokens of no kind.
+
+        A context has the mean of the positions that are left to it, shrunk toward the mean of all that it
+        matches, shrunk in turn toward the value of the next shorter choice.
+        """
+        count, tokens = len(chosen), len(self.contexts)
+        owner = np.full(len(self.head), -1, dtype=np.intp)
         for place, choice in enumerate(chosen):
             owner[choice.positions] = place
         taken = np.flatnonzero(owner >= 0)
-        owners, weights, sums = owner[taken], self.evidence.weights[taken], self.weighted[taken]
-        heads = self.head[taken]
-        tokens = len(self.evidence.contexts)
+        owners, heads = owner[taken], self.head[taken]
+        weights, sums = self.evidence.weights[taken], self.weighted[taken]
         background, otherwise, steps = self._background(
-            chosen,
+            [choice.kind for choice in chosen if choice.kind >= 0],
             self.weight_of - totals(heads, weights, tokens),
             self.sum_of - totals(heads, sums, tokens),
         )
-        values = np.zeros(count + 1)
-        values[count] = otherwise
+        values = np.zeros(count)
         values[[place for place, choice in enumerate(chosen) if choice.kind >= 0]] = otherwise + steps
         weight, total = totals(owners, weights, count), totals(owners, sums, count)
-        before = self._before(chosen)
-        all_weight, all_total = weight.copy(), total.copy()  # with the longer contexts that took some
+        all_weight, all_total = weight.copy(), total.copy()
         for place, shorter in reversed(before.items()):
             if shorter is not None:
                 all_weight[shorter] += all_weight[place]
                 all_total[shorter] += all_total[place]
         for place, shorter in before.items():
-            prior = background[self.evidence.contexts.head[chosen[place].context]]
-            prior = values[shorter] if shorter is not None else prior
+            head = self.contexts.head[chosen[place].context]
+            prior = background[head] if shorter is None else values[shorter]
             whole = (all_total[place] + self.shrink * prior) / (all_weight[place] + self.shrink)
             values[place] = (total[place] + self.shrink * whole) / (weight[place] + self.shrink)
-        scale = float(np.abs(values).max()) or 1.0
-        levels = rounded(values / scale)
-        rules = []
-        for place, choice in enumerate(chosen):
-            level = levels[place]
-            if choice.kind >= 0:
-                assert self.kinds is not None
-                if level != levels[count]:
-                    rules.append(Rule((self.kinds.atoms[choice.kind],), level))
-                continue
-            shorter = before[place]
-            if shorter is None:
-                alone = background[self.evidence.contexts.head[choice.context]] == otherwise
-                says_something = not alone or level != levels[count]
-            else:
-                says_something = level != levels[shorter]
-            if says_something:
-                texts = [self.index.lexicon.texts[id] for id in self.evidence.contexts.ids(choice.context)]
-                rules.append(Rule(tuple(token(text) for text in texts if text is not None), level))
-        return Pattern(tuple(rules), levels[count]), scale
+        return values, background, otherwise
 
     def _before(self, chosen: list[Choice]) -> dict[int, int | None]:
         """For each chosen context, short ones first: the longest other chosen one that it extends."""
-        contexts = self.evidence.contexts
         place_of = {choice.context: place for place, choice in enumerate(chosen) if choice.kind < 0}
         before: dict[int, int | None] = {}
-        for number in sorted(place_of, key=lambda number: int(contexts.length[number])):
-            shorter = int(contexts.parent[number])
+        for number in sorted(place_of, key=lambda number: int(self.contexts.length[number])):
+            shorter = int(self.contexts.parent[number])
             while shorter >= 0 and shorter not in place_of:
-                shorter = int(contexts.parent[shorter])
+                shorter = int(self.contexts.parent[shorter])
             before[place_of[number]] = place_of[shorter] if shorter >= 0 else None
         return before
 
-    def _background(
-        self, chosen: list[Choice], weight: Floats, total: Floats
-    ) -> tuple[Floats, float, Floats]:
-        """What is predicted outside contexts: by token; for tokens of no kind; and the steps of the kinds."""
-        numbers = [choice.kind for choice in chosen if choice.kind >= 0]
-        if not numbers:
+    def _background(self, kinds: list[int], weight: Floats, total: Floats) -> tuple[Floats, float, Floats]:
+        """What is predicted outside contexts: by head; for tokens of no kind; and the steps of the kinds.
+
+        Ridge regression of what is left of each token (`weight`, `total`, by head) on its kinds.
+        """
+        if not kinds:
             otherwise = float(total.sum() / weight.sum()) if weight.sum() > 1e-9 else 0.0
             return np.full(len(weight), otherwise), otherwise, np.zeros(0)
         assert self.kinds is not None
-        contexts, alone = self.evidence.contexts, self.index.alone
-        added = np.flatnonzero(contexts.length[len(self.index.contexts) :] == 1) + len(self.index.contexts)
+        alone, known = self.index.alone, len(self.index.contexts)
+        added = np.flatnonzero(self.contexts.length[known:] == 1) + known
         heads = np.concatenate([np.arange(alone), added])
-        kinds_of_added = [self.kinds.of_id(int(contexts.token[head])) for head in added]
-        design = np.zeros((len(numbers) + 1, len(heads)))
+        kinds_of_added = [self.kinds.of_id(int(self.contexts.token[head])) for head in added]
+        design = np.zeros((len(kinds) + 1, len(heads)))
         design[0] = 1
-        for row, number in enumerate(numbers, start=1):
-            members = self.kinds.members(number)
+        for row, kind in enumerate(kinds, start=1):
+            members = self.kinds.members(kind)
             design[row, members[members < alone]] = 1
-            design[row, alone:] = [number in of for of in kinds_of_added]
-        penalty = np.diag([1e-9] + [self.shrink] * len(numbers))
+            design[row, alone:] = [kind in of for of in kinds_of_added]
+        penalty = np.diag([1e-9] + [self.shrink] * len(kinds))
         gram = np.array([(design * row).sum(axis=1) for row in design * weight[heads]])
         solution = np.linalg.solve(gram + penalty, (design * total[heads]).sum(axis=1)).astype(np.float64)
         background = np.zeros(len(weight))

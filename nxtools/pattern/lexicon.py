@@ -22,9 +22,9 @@ ALIKE_AT_MOST = 0.9
 class Lexicon:
     """The texts of a tokenizer's ids, looked up by atom.
 
-    Several ids may share a text: they are one token here. Ids that the vocabulary leaves out match `anything`
-    only. `embedding`: (ids, dimensions), the subject's own, for `like`. Build it once for many patterns: what
-    an atom names is looked up once. Not to be shared between threads.
+    Several ids may share a text: they are one token here. Ids without a text (left out, or empty) match
+    `anything` only. `embedding`: (ids, dimensions), the subject's own, for `like`. Build it once for many
+    patterns: what an atom names is looked up once. Not to be shared between threads.
     """
 
     def __init__(
@@ -33,9 +33,8 @@ class Lexicon:
         embedding: NDArray[np.floating] | None = None,
     ) -> None:
         if isinstance(vocabulary, Mapping):
-            self.texts = [vocabulary.get(id) for id in range(max(vocabulary, default=-1) + 1)]
-        else:
-            self.texts = list(vocabulary)
+            vocabulary = [vocabulary.get(id, "") for id in range(max(vocabulary, default=-1) + 1)]
+        self.texts = [text or None for text in vocabulary]
         self._by_text: dict[str, list[int]] = {}
         for id, text in enumerate(self.texts):
             if text is not None:

@@ -100,18 +100,27 @@ def check_rows(layer: Layer, values: NDArray[np.float32], entries: Entries, unit
 
 
 def check_spread(layer: Layer, plan: Plan, values: NDArray[np.float32], keep: Keep = KEEP) -> None:
-    for (side, entries), priority in zip(layer.spread.items(), plan.priority, strict=False):
-        height = extremes(values)[side]
-        for unit in some_units(layer):
-            bins = np.array([bin_of(h) for h in height[:, unit]])
-            for number in range(len(SETS)):
-                cell = number * layer.units + unit
-                counts = np.bincount(bins[plan.set == number], minlength=BINS)
-                np.testing.assert_array_equal(layer.histogram[side][number, unit], counts)
-                for which in range(1, BINS):
-                    members = np.flatnonzero((plan.set == number) & (bins == which)).tolist()
-                    drawn = sorted(members, key=lambda p: (priority[p], plan.id[p]))[: keep.spread]
-                    assert entries.excerpt[entries.cell == cell * BINS + which].tolist() == drawn
+    """Of every stratum (side of the largest magnitude, and its bin) those with the lowest priorities."""
+    height = extremes(values)
+    if layer.minimum is None:
+        height["bottom"] = np.full_like(height["top"], -np.inf)
+    for unit in some_units(layer):
+        high, low = height["top"][:, unit], height["bottom"][:, unit]
+        stratum = np.array(
+            [bin_of(max(pair)) + BINS * (pair[1] > pair[0]) for pair in zip(high, low, strict=True)]
+        )
+        for number in range(len(SETS)):
+            mine = plan.set == number
+            for side, histogram in layer.histogram.items():
+                counts = np.bincount([bin_of(h) for h in height[side][mine, unit]], minlength=BINS)
+                np.testing.assert_array_equal(histogram[number, unit], counts)
+            first = (number * layer.units + unit) * layer.strata
+            for which in range(layer.strata):
+                members = np.flatnonzero(mine & (stratum == which)).tolist()
+                assert layer.drawn_from[first + which] == len(members)
+                drawn = sorted(members, key=lambda p: (plan.priority[p], plan.id[p]))[: keep.spread]
+                found = layer.spread.excerpt[layer.spread.cell == first + which].tolist()
+                assert found == (drawn if which % BINS else [])
 
 
 def check_statistics(layer: Layer, plan: Plan, values: NDArray[np.float32]) -> None:
@@ -147,8 +156,7 @@ def check_all(layer: Layer, plan: Plan, values: NDArray[np.float32], keep: Keep 
     check_pool(layer, plan, values)
     for entries in layer.lists.values():
         check_rows(layer, values, entries, entries.cell % layer.units)
-    for entries in layer.spread.values():
-        check_rows(layer, values, entries, entries.cell // BINS % layer.units)
+    check_rows(layer, values, layer.spread, layer.spread.cell // layer.strata % layer.units)
 
 
 # Every way of cutting text, on subjects whose activations are the same in any batch

@@ -86,11 +86,10 @@ def deal(layer: Layer, wanted: dict[str, Counts]) -> Hand:
         for side in sides_of(layer.sign):
             k = counts.top if side == "top" or counts.bottom is None else counts.bottom
             table.first_free(side, fresh[side], _by_unit(fresh[side], number, layer.units), k)
-        for side in sides_of(layer.sign) if counts.spread else ():
-            entries = layer.spread[side]
-            quota = _spread_by_unit(entries, number, layer.units)[:, : counts.spread]
-            dealt = table.free("spread", entries, quota)
-            dealt.probability = _spread_probability(layer, side, entries, quota, dealt.chosen)
+        if counts.spread:
+            quota = _spread_by_unit(layer, number)[:, : counts.spread]
+            dealt = table.free("spread", layer.spread, quota)
+            dealt.probability = _spread_probability(layer, quota, dealt.chosen)
         if counts.random:
             members = np.flatnonzero(layer.corpus.set[layer.pool.excerpt] == number)
             left = layer.corpus.sizes[number] - table.count()
@@ -159,14 +158,14 @@ def _by_unit(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
     return _ragged(entries.cell[mine] % units, mine, units)
 
 
-def _spread_by_unit(entries: Entries, number: int, units: int) -> NDArray[np.int64]:
-    """Like `_by_unit`, from the highest bin down, the first of each bin before the second of any."""
-    cell = entries.cell // BINS
-    mine = np.flatnonzero(cell // units == number)
-    bins = entries.cell[mine] % BINS
-    turn = turns(entries.cell[mine])
-    mine = mine[np.lexsort((-bins, turn, cell[mine]))]
-    return _ragged(cell[mine] % units, mine, units)
+def _spread_by_unit(layer: Layer, number: int) -> NDArray[np.int64]:
+    """Like `_by_unit`, from the largest magnitudes down, the first of a stratum before the second of any."""
+    cell = layer.spread.cell // layer.strata
+    mine = np.flatnonzero(cell // layer.units == number)
+    stratum = layer.spread.cell[mine] % layer.strata
+    turn = turns(layer.spread.cell[mine])
+    mine = mine[np.lexsort((stratum // BINS, -(stratum % BINS), turn, cell[mine]))]
+    return _ragged(cell[mine] % layer.units, mine, layer.units)
 
 
 def _ragged(unit: NDArray[np.int64], values: NDArray[np.int64], units: int) -> NDArray[np.int64]:
@@ -177,18 +176,18 @@ def _ragged(unit: NDArray[np.int64], values: NDArray[np.int64], units: int) -> N
 
 
 def _spread_probability(
-    layer: Layer, side: str, entries: Entries, quota: NDArray[np.int64], chosen: NDArray[np.int64]
+    layer: Layer, quota: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Drawn from a bin over how many excerpts of the set are in it.
+    """Drawn from a stratum over how many excerpts of the set are in it.
 
-    `quota` (N, k): what was drawn, shown already or not. How many of a bin depends on how full the bins are,
-    and on nothing that was drawn by chance.
+    `quota` (N, k): what was drawn, shown already or not. How many of a stratum depends on how full the strata
+    are, and on nothing that was drawn by chance.
     """
-    cells = {name: _cells(entries, table) for name, table in (("quota", quota), ("chosen", chosen))}
-    drawn = (cells["chosen"][:, :, None] == cells["quota"][:, None, :]).sum(axis=2)
+    shown, drawn = _cells(layer.spread, chosen), _cells(layer.spread, quota)
     there = chosen != NONE
-    total = layer.histogram[side].reshape(-1)[np.where(there, cells["chosen"], 0)]
-    return np.where(there, drawn / np.maximum(total, 1), np.nan)
+    count = (shown[:, :, None] == drawn[:, None, :]).sum(axis=2)
+    total = layer.drawn_from[np.where(there, shown, 0)]
+    return np.where(there, count / np.maximum(total, 1), np.nan)
 
 
 def _cells(entries: Entries, places: NDArray[np.int64]) -> NDArray[np.int64]:

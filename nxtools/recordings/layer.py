@@ -96,14 +96,14 @@ class Entries:
     Their rows lie at `place` of recording `source`.
     """
 
-    cell: NDArray[np.int64]  # (n,) set * units + unit, times BINS plus the bin where it is spread
+    cell: NDArray[np.int64]  # (n,) see Layer
     rank: NDArray[np.float32]  # (n,) higher is better
     key: NDArray[np.uint64]  # (n,) of the last 8 tokens up to the peak; 0 where it is spread
     excerpt: NDArray[np.int64]  # (n,) in the corpus
     source: NDArray[np.int32]
     place: NDArray[np.int32]
 
-    def at(self, which: NDArray[Any]) -> Entries:
+    def at(self, which: NDArray[Any] | slice) -> Entries:
         return Entries(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
@@ -120,8 +120,8 @@ class Layer:
     """Merged recordings of a layer's N units.
 
     `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum` (sets, N);
-    `nonfinite` (N,); `lists[side]` and `spread[side]` Entries by cell; `histogram[side]` (sets, N, BINS);
-    `pool`.
+    `nonfinite` (N,); `histogram[side]` (sets, N, BINS); `lists[side]` Entries by set * N + unit; `spread`
+    Entries by that times `strata` plus the stratum, drawn from `drawn_from` excerpts of each; `pool`.
     Raises InputError (MissingBlob) where a blob is gone.
     """
 
@@ -147,12 +147,10 @@ class Layer:
         self.histogram = {
             side: self._sum(f"{side}.histogram").reshape(len(SETS), self.units, BINS) for side in sides
         }
-        priority = corpus.gather("priority")
+        self.strata = BINS * len(sides)
+        self.drawn_from = self._sum("spread.histogram")
         self.lists = {side: self._merged(side, keep[0]) for side in sides}
-        self.spread = {
-            side: self._merged(f"{side}.spread", keep[1], priority[number])
-            for number, side in enumerate(sides)
-        }
+        self.spread = self._merged("spread", keep[1], corpus.gather("priority"))
         self.pool_blobs = [blob for line in lines for blob in line["pool"]]
         self._pool_parts = [unpack(open_blob(blob))[0] for blob in self.pool_blobs]
         offsets = [o for line, o in zip(lines, self._offsets, strict=True) for _ in line["pool"]]

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.recordings.layer import Layer
-from nxtools.records import SETS
 from nxtools.stream import Record
-from nxtools.subject.bins import BINS, bin_edges
+from nxtools.subject.bins import bin_edges
 
 ACTIVE_ABOVE = 0.3  # of the maximum, as in the field's definition of an active token
 
@@ -18,7 +17,8 @@ def statistics(layer: Layer) -> list[Record]:
 
     Mean, variance, skewness and kurtosis (3 for a normal distribution) are over all tokens that count.
     `active` is the share of tokens above 0.3 of the maximum: counted on the spread sample, each excerpt
-    standing for all of its bin (Horvitz and Thompson's estimate). Where values are not finite, no moments.
+    standing for others of its stratum (Horvitz and Thompson's estimate). Where values are not finite there
+    are no moments.
     """
     count = int(layer.tokens.sum())
     raw = layer.powers.sum(axis=1) / max(count, 1)  # (4, N) means of the powers
@@ -33,7 +33,7 @@ def statistics(layer: Layer) -> list[Record]:
     safe = np.where(flat, 1.0, variance)
     maximum = layer.maximum.max(axis=0)
     minimum = None if layer.minimum is None else layer.minimum.min(axis=0)
-    shares = {side: _active(layer, side, count) for side in layer.lists}
+    shares = _active(layer)
     edges = bin_edges()
     found = []
     for unit in range(layer.units):
@@ -70,22 +70,26 @@ def short(value: float, digits: int = 6) -> float | None:
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
-def _active(layer: Layer, side: str, tokens: int) -> NDArray[np.float64]:
-    entries = layer.spread[side]
-    peaks = layer.maximum if side == "top" else -layer.minimum  # type: ignore[operator]
-    threshold = ACTIVE_ABOVE * np.maximum(peaks.max(axis=0), 0.0)  # (N,)
-    unit = (entries.cell // BINS) % layer.units
-    kept = np.bincount(entries.cell, minlength=len(SETS) * layer.units * BINS)[entries.cell]
-    there = layer.histogram[side].reshape(-1)[entries.cell]
-    total = np.zeros(layer.units)
+def _active(layer: Layer) -> dict[str, NDArray[np.float64]]:
+    """By side the share (N,) of tokens above 0.3 of the largest value on that side."""
+    peaks = {"top": layer.maximum.max(axis=0)}
+    if layer.minimum is not None:
+        peaks["bottom"] = -layer.minimum.min(axis=0)
+    thresholds = {side: ACTIVE_ABOVE * np.maximum(peak, 0.0) for side, peak in peaks.items()}
+    entries = layer.spread
+    unit = (entries.cell // layer.strata) % layer.units
+    kept = np.bincount(entries.cell, minlength=len(layer.drawn_from))[entries.cell]
+    stands_for = layer.drawn_from[entries.cell] / kept
+    totals = {side: np.zeros(layer.units) for side in peaks}
     step = 1 << 16
     for first in range(0, len(unit), step):
         here = slice(first, first + step)
-        rows = layer.rows(entries.at(np.arange(len(unit))[here]))
-        high = rows if side == "top" else -rows
-        above = (high > threshold[unit[here]][:, None]).sum(axis=1)
-        total += np.bincount(unit[here], above * (there[here] / kept[here]), minlength=layer.units)
-    return total / max(tokens, 1)
+        rows = layer.rows(entries.at(here))
+        for side, threshold in thresholds.items():
+            high = rows if side == "top" else -rows
+            above = (high > threshold[unit[here]][:, None]).sum(axis=1) * stands_for[here]
+            totals[side] += np.bincount(unit[here], above, minlength=layer.units)
+    return {side: total / max(int(layer.tokens.sum()), 1) for side, total in totals.items()}
 
 
 def _histogram(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> Record:

@@ -18,6 +18,18 @@ def bins_of(maxima: NDArray[np.float32]) -> NDArray[np.int32]:
     return bins
 
 
+def strata_of(maxima: NDArray[np.float32], minima: NDArray[np.float32] | None) -> NDArray[np.int32]:
+    """The stratum of each excerpt: the bin of its largest magnitude, plus BINS where that is negative.
+
+    `minima` of None: only what is above zero counts. Every excerpt is in one stratum, so that drawing some of
+    each, in any number, is a sample of all.
+    """
+    if minima is None:
+        return bins_of(maxima)
+    negative = -minima > maxima
+    return bins_of(np.maximum(maxima, -minima)) + np.int32(BINS) * negative
+
+
 def bin_edges() -> NDArray[np.float64]:
     """Lower edges of bins 1 … BINS-1: 2^e and 1.5·2^e."""
     octave, half = np.divmod(np.arange(BINS - 1), 2)

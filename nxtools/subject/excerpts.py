@@ -74,7 +74,7 @@ class Plan:
     start: NDArray[np.int32]  # (S,) first token's place in the document
     set: NDArray[np.uint8]  # (S,) index into SETS
     id: NDArray[np.uint64]  # (S,) beginning of the sha256 of the token ids
-    priority: NDArray[np.uint32]  # (2, S) 24 bits by hash, a side of units each: the lowest are in its spread
+    priority: NDArray[np.uint32]  # (S,) 24 bits by hash: the lowest are drawn into `spread`
     draw: NDArray[np.uint64]  # (S,) by hash: the lowest of a set are its random pool
     pool_rank: NDArray[np.int32]  # (S,) place in the random pool of its set, -1 outside
     documents: list[str]
@@ -271,10 +271,9 @@ def _dealt(found: _Gathered, cut: Cut, *, masked_first: bool, dropped: dict[str,
                 f"no excerpt is left for {name}, and every set needs some",
                 hint="give more text or more --excerpts; another --seed deals documents anew",
             )
-    spread = np.stack([draws(found.id, cut.seed, f"spread {side}") for side in "+-"])
-    pool = draws(found.id, cut.seed, "pool")
+    spread, pool = draws(found.id, cut.seed, "spread"), draws(found.id, cut.seed, "pool")
     lowest = np.full(len(found.contexts), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(lowest, found.context, spread.min(axis=0))
+    np.minimum.at(lowest, found.context, spread)
     contexts = np.argsort(lowest, kind="stable")
     moved = np.empty(len(contexts), np.int32)
     moved[contexts] = np.arange(len(contexts), dtype=np.int32)
@@ -288,7 +287,7 @@ def _dealt(found: _Gathered, cut: Cut, *, masked_first: bool, dropped: dict[str,
         start=found.start[order],
         set=found.set[order],
         id=found.id[order],
-        priority=(spread[:, order] >> np.uint64(40)).astype(np.uint32),
+        priority=(spread[order] >> np.uint64(40)).astype(np.uint32),
         draw=pool[order],
         pool_rank=_pool_ranks(pool[order], found.set[order], cut.pool),
         documents=[found.documents[number] for number in used.tolist()],

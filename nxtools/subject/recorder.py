@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nxtools.arrays import pack
 from nxtools.records import SETS
-from nxtools.subject.bins import BINS, bins_of
+from nxtools.subject.bins import BINS, bins_of, strata_of
 from nxtools.subject.excerpts import Plan, mix
 from nxtools.subject.keep import Keeper
 from nxtools.subject.rows import PoolRows, Rows
@@ -93,7 +93,9 @@ class LayerRecorder:
         self.sides = (1, -1) if signed else (1,)
         cells = len(SETS) * units
         self.lists = {side: Keeper(cells, keep.top) for side in self.sides}
-        self.spread = {side: Keeper(cells * BINS, keep.spread) for side in self.sides}
+        self.strata = BINS * len(self.sides)
+        self.spread = Keeper(cells * self.strata, keep.spread)
+        self.drawn_from = np.zeros(cells * self.strata, np.int64)
         self.histogram = {side: np.zeros(cells * BINS, np.int64) for side in self.sides}
         self.powers = np.zeros((4, len(SETS), units))
         self.tokens = np.zeros(len(SETS), np.int64)
@@ -112,21 +114,19 @@ class LayerRecorder:
         maximum, minimum, powers = _reduce(values[:, part.first :], signed=len(self.sides) == 2)
         sets = self.plan.set[excerpts]
         bad = ~np.isfinite(powers[0])
-        if bad.any():
-            self._count_nonfinite(values[:, part.first :], bad)
-            powers[:, bad] = 0.0
         of_set = np.arange(len(SETS))[:, None] == sets  # (sets, excerpts)
-        self.powers += of_set.astype(np.float64) @ powers
+        self.powers += of_set.astype(np.float64) @ np.where(bad, 0.0, powers)
         self.tokens += of_set.sum(axis=1) * (values.shape[1] - part.first)
         for place, members in enumerate(of_set):
             if members.any():
                 np.maximum(self.maximum[place], maximum[members].max(axis=0), out=self.maximum[place])
                 if minimum is not None:
                     np.minimum(self.minimum[place], minimum[members].min(axis=0), out=self.minimum[place])
-        heights = {1: maximum} if minimum is None else {1: maximum, -1: -minimum}
         if bad.any():
-            heights = {side: np.where(bad, np.float32(-1), height) for side, height in heights.items()}
-        self._offer(values, part, heights)
+            self._count_nonfinite(values[:, part.first :], bad)
+            maximum = np.where(bad, np.float32(0), maximum)
+            minimum = None if minimum is None else np.where(bad, np.float32(0), minimum)
+        self._offer(values, part, maximum, minimum)
         members = self.plan.pool_rank[excerpts] >= 0
         if members.any():
             pooled = values[torch.from_numpy(members).to(values.device)]
@@ -140,49 +140,54 @@ class LayerRecorder:
         counts = (~torch.isfinite(values[:, :, torch.from_numpy(columns).to(values.device)])).sum((0, 1))
         self.nonfinite[columns] += counts.cpu().numpy()
 
-    def _offer(self, values: torch.Tensor, part: Part, heights: dict[int, NDArray[np.float32]]) -> None:
-        """heights: by side (excerpts, units), how far a unit goes to this side in each excerpt."""
+    def _offer(
+        self,
+        values: torch.Tensor,
+        part: Part,
+        maximum: NDArray[np.float32],
+        minimum: NDArray[np.float32] | None,
+    ) -> None:
+        """maximum, minimum: (excerpts, units)."""
         sets = self.plan.set[part.excerpts].astype(np.int32)
         cells = sets[:, None] * np.int32(self.units) + self._unit
-        priority = -self.plan.priority[:, part.excerpts].astype(np.float32)
+        heights = {1: maximum} if minimum is None else {1: maximum, -1: -minimum}
         enters: dict[int, NDArray[np.bool_]] = {}
-        drawn: dict[int, NDArray[np.bool_]] = {}
-        binned: dict[int, NDArray[np.int32]] = {}
-        for number, (side, height) in enumerate(heights.items()):
-            which = bins_of(height)
-            binned[side] = cells * np.int32(BINS) + which
-            self.histogram[side] += np.bincount(binned[side].ravel(), minlength=len(self.histogram[side]))
+        for side, height in heights.items():
+            binned = cells * np.int32(BINS) + bins_of(height)
+            self.histogram[side] += np.bincount(binned.ravel(), minlength=len(self.histogram[side]))
             bar = self.lists[side].bar.reshape(len(SETS), self.units)[sets]
             enters[side] = (height >= bar) & (height > 0)
-            drawn[side] = (priority[number][:, None] >= self.spread[side].bar[binned[side]]) & (which > 0)
-        wanted = np.logical_or.reduce([*enters.values(), *drawn.values()])
-        every, units = np.nonzero(wanted)
+        which = strata_of(maximum, minimum)
+        stratum = cells * np.int32(self.strata) + which
+        self.drawn_from += np.bincount(stratum.ravel(), minlength=len(self.drawn_from))
+        priority = -self.plan.priority[part.excerpts].astype(np.float32)
+        drawn = (priority[:, None] >= self.spread.bar[stratum]) & (which % BINS > 0)
+        every, units = np.nonzero(np.logical_or.reduce([drawn, *enters.values()]))
         for begin in range(0, len(every), ENTRANTS):
             row, unit = every[begin : begin + ENTRANTS], units[begin : begin + ENTRANTS]
             taken = _take(values, row, unit)
             place = self._rows.add(taken, part.first, part.excerpts[row])
             counted = taken.numpy()[:, part.first :]
             identifier = self.plan.id[part.excerpts[row]]
-            for number, (side, height) in enumerate(heights.items()):
+            for side, height in heights.items():
                 here = np.flatnonzero(enters[side][row, unit])
                 at = row[here], unit[here]
                 peak = (counted[here].argmax(1) if side == 1 else counted[here].argmin(1)) + part.first
                 key = part.keys[row[here], peak]
                 self.lists[side].offer(cells[at], height[at], identifier[here], place[here], key)
-                here = np.flatnonzero(drawn[side][row, unit])
-                at = row[here], unit[here]
-                rank = priority[number][row[here]]
-                self.spread[side].offer(binned[side][at], rank, identifier[here], place[here])
+            here = np.flatnonzero(drawn[row, unit])
+            at = row[here], unit[here]
+            self.spread.offer(stratum[at], priority[row[here]], identifier[here], place[here])
 
-    def _keepers(self) -> Iterator[tuple[str, Keeper]]:
-        for side, name in zip(self.sides, ("top", "bottom"), strict=False):
-            yield name, self.lists[side]
-            yield f"{name}.spread", self.spread[side]
+    def _keepers(self) -> dict[str, Keeper]:
+        names = dict(zip(self.sides, ("top", "bottom"), strict=False))
+        return {names[side]: keeper for side, keeper in self.lists.items()} | {"spread": self.spread}
 
     def _settle(self) -> None:
-        for _, keeper in self._keepers():
+        keepers = self._keepers().values()
+        for keeper in keepers:
             keeper.settle()
-        self._rows.keep_only(np.concatenate([keeper.place for _, keeper in self._keepers()]))
+        self._rows.keep_only(np.concatenate([keeper.place for keeper in keepers]))
 
     def finish(self) -> Recording:
         """The recording as one blob; its fields are described in docs/commands/nx-record.md."""
@@ -192,6 +197,7 @@ class LayerRecorder:
             "tokens": self.tokens,
             "maximum": self.maximum,
             "nonfinite": self.nonfinite,
+            "spread.histogram": self.drawn_from.astype(np.uint32),
         }
         if len(self.sides) == 2:
             arrays["minimum"] = self.minimum
@@ -200,15 +206,15 @@ class LayerRecorder:
         # Rows in an order of their own, by unit and then by excerpt: that of a few units lie together.
         unit = np.zeros(len(self._rows.row), np.int32)
         used = np.zeros(len(unit), bool)
-        for name, keeper in self._keepers():
-            cell = keeper.cell if "." not in name else keeper.cell // BINS
+        for name, keeper in self._keepers().items():
+            cell = keeper.cell // self.strata if name == "spread" else keeper.cell
             unit[keeper.place] = cell % self.units
             used[keeper.place] = True
         places = np.flatnonzero(used)
         places = places[np.lexsort((self._rows.excerpt[places], unit[places]))]
         number = np.zeros(len(unit), np.int32)
         number[places] = np.arange(len(places), dtype=np.int32)
-        for name, keeper in self._keepers():
+        for name, keeper in self._keepers().items():
             arrays[f"{name}.cell"] = keeper.cell
             arrays[f"{name}.place"] = number[keeper.place]
             if keeper.key is not None:

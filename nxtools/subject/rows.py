@@ -15,10 +15,11 @@ def scaled(rows: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (…, tokens) as float16 in units of each row's largest magnitude, and those magnitudes (…).
 
     Real models exceed float16's 65,504, and the scale keeps three significant digits for quiet rows.
-    Positions before `first` are left out: NaN.
+    Positions before `first` are left out: NaN. So are whole rows where something is not finite.
     """
     scale = rows[..., first:].abs().amax(-1)
-    short = (rows / torch.where(scale > 0, scale, 1.0)[..., None]).half()
+    scale = torch.where(scale.isfinite(), scale, torch.nan)
+    short = (rows / torch.where(scale == 0, 1.0, scale)[..., None]).half()
     short[..., :first] = torch.nan
     return short, scale
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, typed
 from nxtools.commands._base import (
     Shared,
     command,
@@ -16,6 +18,7 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
     from nxtools.pattern.fit import Budget
     from nxtools.progress import Progress
     from nxtools.stage import Counts, Engine, Step
+    from nxtools.store import Store
     from nxtools.stream import Record
 
 EXAMPLES = """
 nx-record --subject DIR text/ | nx-top | nx-explain > explained.jsonl
 nx-explain --literals 10 units.jsonl | nx-score
+nx-explain --explainer llama:qwen2.5-7b-instruct-q4_k_m.gguf -n 5 --best units.jsonl
+nx-explain --explainer openai:gpt-4o-mini --view contrast units.jsonl
 nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 """
 
@@ -42,19 +48,43 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 @inputs_argument
 @click.option(
     "--explainer",
-    type=click.Choice(["pattern"]),
     default="pattern",
     show_default=True,
-    help="Who explains; pattern needs no language model.",
+    metavar="MODEL",
+    help=f"Who explains: {MODELS}; pattern needs no language model.",
 )
 @click.option("--text", metavar="SENTENCE", help="Take this pattern for every unit instead of learning one.")
 @click.option("--literals", default=30, show_default=True, help="Tokens and classes it may name.")
+@click.option("--characters", default=300, show_default=True, help="Its length at most; 0: no limit.")
 @click.option(
-    "--characters", default=300, show_default=True, help="Its length at most; 0: no limit."
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes  [default: as many as cores], or calls of an API under way  [default: 8].",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(0), default=0, help="Processes  [default: as many as cores]."
+    "--view",
+    type=click.Choice(["activations", "next-token", "tokens", "contrast"]),
+    default="activations",
+    show_default=True,
+    help="What a model is shown of a unit.",
 )
+@click.option(
+    "--form",
+    type=click.Choice(["auto", "paper", "marked"]),
+    default="auto",
+    show_default=True,
+    help="Tables of tokens and numbers, or text with marks; auto: marks where the model can chat.",
+)
+@click.option("--excerpts", type=click.IntRange(1), default=5, show_default=True, help="Excerpts shown.")
+@click.option(
+    "-n", "--candidates", type=click.IntRange(1), default=1, show_default=True, help="Explanations a unit."
+)
+@click.option("--best", is_flag=True, help="Keep the candidate that scores best on the validation set.")
+@click.option("--diverse", is_flag=True, help="Ask for lists of candidates, under other examples.")
+@click.option("--simulator", metavar="MODEL", help="Who compares candidates  [default: the explainer].")
+@assistant_options
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
 def main(**options: Any) -> int:
@@ -66,6 +96,9 @@ def main(**options: Any) -> int:
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-explain", options)
+    if options["text"] is None and options["explainer"] != "pattern":
+        return _by_model(shared, options)
+    check_unused("patterns", *OF_MODELS)
     if options["text"] is not None:
         return run_units(shared, lambda store: _said(options["text"]), finish=_say)
     budget = Budget(options["literals"], options["characters"] or None)
@@ -73,6 +106,46 @@ def main(**options: Any) -> int:
     jobs = options["jobs"] or os.cpu_count() or 1
     engine = engine_or_offline(shared, "explain", LocalEngine(Learner(pools, budget), batch=32, jobs=jobs))
     return run_units(shared, lambda store: _step(engine, pools, budget), finish=_say)
+
+
+OF_MODELS = ("view", "form", "excerpts", "candidates", "best", "diverse", "simulator")
+
+
+def _by_model(shared: Shared, options: dict[str, Any]) -> int:
+    """Explanations by a language model."""
+    from nxtools.commands._pools import Pools
+    from nxtools.explain.assistant import Explainer, Explaining
+    from nxtools.simulate.assistant import Simulating, Simulator
+
+    if typed("simulator") and not options["best"]:
+        raise UsageError("--simulator compares candidates: it goes with --best")
+    assisted = Assisted(shared, options, "explain", options["explainer"])
+    pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+    explainers: list[Explainer] = []
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        best = None
+        if options["best"]:
+            name = options["simulator"] or options["explainer"]
+            best = Simulator(Simulating(assisted.asking(name, store))).simulations
+        explainer = Explainer(
+            Explaining(
+                assisted.asking(options["explainer"], store),
+                view=options["view"],
+                form=options["form"],
+                prompt=Path(options["prompt"]) if options["prompt"] else None,
+                excerpts=options["excerpts"],
+                examples=options["examples"],
+                candidates=options["candidates"],
+                diverse=options["diverse"],
+                best=best,
+                pool_of=pools.of,
+            )
+        )
+        explainers.append(explainer)
+        return explainer.step
+
+    return assisted.run(begin, unread=lambda: sum(explainer.unread for explainer in explainers))
 
 
 @dataclass(frozen=True)
@@ -127,8 +200,13 @@ def _said(text: str) -> Callable[[Record], Step]:
 
 
 def _with(record: Record, explanation: Record) -> Record:
-    """The unit with one more explanation; the same one again takes the place of the old."""
-    others = [e for e in record.get("explanations") or [] if e.get("id") != explanation.get("id", "")]
+    """The unit with one more explanation, in place of the same one, or of an error by the same author."""
+    others = [
+        e
+        for e in record.get("explanations") or []
+        if e.get("id") != explanation.get("id", "")
+        and not ("error" in e and e.get("by") == explanation["by"])
+    ]
     record["explanations"] = [*others, explanation]
     return record
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused
 from nxtools.commands._base import (
     Shared,
     command,
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 
     from nxtools.commands._pools import Pools
     from nxtools.stage import Engine, Step
+    from nxtools.store import Store
     from nxtools.stream import Record
 
 EXAMPLES = """
 nx-explain units.jsonl | nx-simulate | nx-score
+nx-simulate --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl | nx-score
 nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
 """
 
@@ -37,11 +41,22 @@ nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
 @inputs_argument
 @click.option(
     "--simulator",
-    type=click.Choice(["pattern"]),
     default="pattern",
     show_default=True,
-    help="Who predicts; pattern runs the sentence as the program that it is.",
+    metavar="MODEL",
+    help=f"Who predicts: {MODELS}; pattern runs the sentence as the program that it is.",
 )
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
+    default="auto",
+    show_default=True,
+    help="How a model predicts; auto: all at once where its engine can, else it writes the numbers.",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
+)
+@assistant_options
 @click.option("--sets", default="held-out", show_default=True, help="Which excerpts, comma-separated.")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -58,9 +73,38 @@ def main(**options: Any) -> int:
     sets = tuple(options["sets"].split(","))
     if not set(sets) <= set(SETS):
         raise UsageError(f"--sets takes some of {', '.join(SETS)}, not {options['sets']!r}")
+    if options["simulator"] != "pattern":
+        return _by_model(shared, options, sets)
+    check_unused("patterns", "method")
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "simulate", LocalEngine(_simulate, batch=64))
     return run_units(shared, lambda store: _step(engine, pools, sets))
+
+
+def _by_model(shared: Shared, options: dict[str, Any], sets: tuple[str, ...]) -> int:
+    """Simulations by a language model."""
+    from nxtools.simulate.assistant import Simulating, Simulator
+
+    assisted = Assisted(shared, options, "simulate", options["simulator"])
+    simulators: list[Simulator] = []
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        simulator = Simulator(
+            Simulating(
+                assisted.asking(options["simulator"], store),
+                method=options["method"],
+                prompt=Path(options["prompt"]) if options["prompt"] else None,
+                examples=options["examples"],
+            )
+        )
+        simulators.append(simulator)
+        return lambda record: simulator.step(record, sets)
+
+    return assisted.run(
+        begin,
+        unread=lambda: sum(simulator.excerpts_failed for simulator in simulators),
+        told=lambda: "; ".join(simulator.described() for simulator in simulators),
+    )
 
 
 def _simulate(jobs: list[Any]) -> list[Any]:

@@ -78,6 +78,13 @@ class Simulator:
             explanation["simulations"] = kept + made
         return record
 
+    def described(self) -> str:
+        """How it went, for people: the method, and how many tokens had no number."""
+        if self._form is None:
+            return ""
+        share = f", {self.failed:,} of {self.tokens:,} tokens without a number" if self.failed else ""
+        return f"simulated {self._form.method.replace('-', ' ')}{share}"
+
     def simulations(self, unit: Unit, explanation: Record, which: str) -> Asked:
         """Simulations of one explanation on one set, as they would stand in its record."""
         form = yield from self._chosen()

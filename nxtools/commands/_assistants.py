@@ -1,0 +1,168 @@
+"""The options by which commands ask language models, and a run of them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nxtools.commands._base import OfflineEngine, Shared, _stack, run_units
+from nxtools.errors import UsageError
+from nxtools.progress import Progress, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nxtools.assistant.asking import Asking, DryRun
+    from nxtools.stage import Counts, Engine, Step
+    from nxtools.store import Store
+    from nxtools.stream import Record
+
+MODELS = "llama:FILE.gguf, hf:MODEL or openai:MODEL"
+
+assistant_options = _stack(
+    [
+        click.option(
+            "--base-url", metavar="URL", help="The API behind openai:MODEL, such as a local server's."
+        ),
+        click.option(
+            "--with-option",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="For the engine: n_ctx=8192 for llama, a field of the request for openai.",
+        ),
+        click.option("--prompt", metavar="FILE", help="A prompt file in place of the one that comes along."),
+        click.option("--examples", type=click.IntRange(0), help="Worked examples shown  [default: all]."),
+        click.option("--max-calls", type=click.IntRange(1), help="Calls of an API at most."),
+        click.option(
+            "--identity", metavar="NAME", help="Store answers of an API under this name, not its URL."
+        ),
+        click.option("--price", metavar="IN,OUT", help="Of a million tokens, to be told what a run cost."),
+        click.option("--dry-run", is_flag=True, help="Only say how many calls would be made."),
+    ]
+)
+
+
+def typed(*names: str) -> list[str]:
+    """Which of these options stand on the command line; variables and nxtools.toml are for all commands."""
+    source = click.get_current_context().get_parameter_source
+    return [name for name in names if source(name) is click.core.ParameterSource.COMMANDLINE]
+
+
+def check_unused(who: str, *also: str) -> None:
+    """UsageError when an option was typed that only language models have. also: further ones."""
+    ours = ["base_url", "with_option", "prompt", "examples", "max_calls", "identity", "price", "dry_run"]
+    for name in typed(*ours, *also):
+        raise UsageError(f"--{name.replace('_', '-')} is for {MODELS}, not for {who}")
+
+
+class Assisted:
+    """The assistants of a run: opened with the store, one for each name."""
+
+    def __init__(self, shared: Shared, options: dict[str, Any], stage: str, main: str) -> None:
+        """main: the assistant that `--with-option` is for; others get it if their engine is the same."""
+        from nxtools.assistant.open import split_options
+
+        self.shared = shared
+        self.stage = stage
+        self._engine = main.partition(":")[0]
+        self._given = split_options(options["with_option"])
+        self._base_url = options["base_url"]
+        self._of_apis = {
+            name: options[option]
+            for name, option in (("jobs", "jobs"), ("max-calls", "max_calls"), ("identity", "identity"))
+            if options.get(option)
+        }
+        self._price = _prices(options["price"])
+        self._open: dict[str, Asking] = {}
+        self._dry: DryRun | None = None
+        if options["dry_run"]:
+            from nxtools.assistant.asking import DryRun
+
+            self._dry = DryRun()
+
+    def asking(self, name: str, store: Store) -> Asking:
+        """What `llama:…`, `hf:…` or `openai:…` is asked through."""
+        if name not in self._open:
+            from nxtools.assistant.asking import Asking
+            from nxtools.assistant.open import open_assistant
+
+            engine = name.partition(":")[0]
+            given: dict[str, Any] = self._given if engine == self._engine else {}
+            if engine == "openai":
+                given = given | self._of_apis
+            elif "identity" in self._of_apis or "max-calls" in self._of_apis:
+                raise UsageError(f"--identity and --max-calls are for openai:MODEL, not for {engine}:")
+            texts = {key: str(value) for key, value in given.items()}
+            base_url = (
+                self._base_url if engine == "openai" or name.partition(":")[0] == self._engine else None
+            )
+            assistant = open_assistant(name, store, base_url=base_url, options=texts)
+            offline = OfflineEngine(self.stage) if self.shared.cache_mode == "offline" else None
+            instead: Engine | None = self._dry or offline
+            self._open[name] = Asking(assistant, instead)
+        return self._open[name]
+
+    def run(
+        self,
+        begin: Callable[[Store], Callable[[Record], Step]],
+        unread: Callable[[], int],
+        told: Callable[[], str] = lambda: "",
+    ) -> int:
+        """Runs a command's step over its units. unread: answers that came and could not be used, so far;
+        told: what else there is to say at the end."""
+        if self._dry is not None:
+            return self._count(begin, self._dry)
+
+        def finish(progress: Progress, counts: Counts) -> None:
+            counts.failed += unread()
+            said = [f"{counts.units:,} units: {counts.described()}", told(), self._spent()]
+            progress.say("; ".join(filter(None, said)))
+
+        return run_units(self.shared, begin, finish=finish)
+
+    def _count(self, begin: Callable[[Store], Callable[[Record], Step]], dry: DryRun) -> int:
+        from nxtools.records import check_unit
+        from nxtools.stage import Loop
+
+        reader = self.shared.reader(check_unit)
+        with self.shared.open_store() as store:
+            loop = Loop(reader, begin(store), store, where=lambda: reader.where, ready=reader.ready)
+            with contextlib.closing(iter(loop)) as units:
+                for _ in units:
+                    pass
+        cost = self._cost(dry.tokens_in, dry.tokens_out)
+        warn(
+            f"{self.shared.command}: {loop.counts.units:,} units: {dry.calls:,} calls to make, of about "
+            f"{dry.tokens_in:,} tokens in and at most {dry.tokens_out:,} out{cost}; the store has "
+            f"{loop.counts.from_store:,} answers. What depends on those answers is not counted"
+        )
+        return 0
+
+    def _spent(self) -> str:
+        tokens = [
+            (asking.assistant.tokens_in, asking.assistant.tokens_out)
+            for asking in self._open.values()
+            if hasattr(asking.assistant, "tokens_in") and hasattr(asking.assistant, "tokens_out")
+        ]
+        into, out = (sum(pair[side] for pair in tokens) for side in (0, 1))
+        return f"{into:,} tokens in, {out:,} out{self._cost(into, out)}" if into or out else ""
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> str:
+        if self._price is None:
+            return ""
+        return f" ({(tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6:.4f} at --price)"
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        into, out = map(float, text.split(","))
+    except ValueError:
+        hint = "--price 0.15,0.60"
+        raise UsageError(
+            f"--price takes the prices of a million tokens in and out, not {text!r}", hint=hint
+        ) from None
+    return into, out

@@ -140,6 +140,13 @@ def activations(
     return found
 
 
+def last_eight(plan: Plan, place: int, peak: int) -> tuple[int, ...]:
+    """The tokens up to the peak of an excerpt, as far back as its context goes."""
+    context = plan.contexts[plan.context[place]]
+    end = int(plan.slot[place]) * plan.excerpt + peak + 1
+    return tuple(context[max(0, end - 8) : end].tolist())
+
+
 # Recordings
 
 

@@ -15,6 +15,7 @@ from recorded import (
     Blobs,
     activations,
     known_subject,
+    last_eight,
     merged,
     passages,
     plan_of,
@@ -45,12 +46,6 @@ def tiny_subject(model_type: str, **changes: Any) -> Subject:
 def extremes(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """By side the height (excerpts, units) of each excerpt."""
     return {"top": np.nanmax(values, axis=1), "bottom": -np.nanmin(values, axis=1)}
-
-
-def last_eight(plan: Plan, place: int, peak: int) -> tuple[int, ...]:
-    context = plan.contexts[plan.context[place]]
-    end = int(plan.slot[place]) * plan.excerpt + peak + 1
-    return tuple(context[max(0, end - 8) : end].tolist())
 
 
 def best(

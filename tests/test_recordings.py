@@ -11,10 +11,12 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from recorded import (
     Blobs,
     activations,
     known_subject,
+    last_eight,
     merged,
     passages,
     plan_of,
@@ -284,6 +286,7 @@ def test_no_document_is_both_learned_from_and_scored_on(options: dict[str, Any])
     plan = plan_of(passages(80, vocabulary=options["vocabulary"]), **options["cut"])
     lines, blobs = recorded(plan, sign=options["sign"], keep=Keep(top=20, spread=2), vocabulary=30)
     units = unit_lines(lines, blobs, paper=options["paper"], **options["wanted"])
+    values = activations(known_subject(), plan)
     assert len(units) == 12
     for unit, documents in zip(units, learned_and_scored(units, blobs, pools=True), strict=True):
         assert not documents["evidence"] & documents["validation"]
@@ -291,21 +294,18 @@ def test_no_document_is_both_learned_from_and_scored_on(options: dict[str, Any])
         assert not documents["validation"] & documents["held-out"]
         names = [excerpt["id"] for excerpt in unit["excerpts"]]
         assert len(set(names)) == len(names)
-        check_near_duplicates(unit)
+        check_near_duplicates(unit, plan, values[unit["unit"]["layer"]][:, :, unit["unit"]["index"]])
         if options["paper"]:
             assert unit["protocol"] == "paper" and "pool" not in unit
 
 
-def check_near_duplicates(unit: Record) -> None:
-    """The last eight tokens up to the peak (excerpts are eight tokens long here, so up to its beginning)."""
-    seen: dict[tuple[str, tuple[int, ...]], str] = {}
-    for excerpt in unit["excerpts"]:
-        if excerpt["pick"] in ("top", "bottom") and excerpt["start"] % 16 == 0:
-            values = np.array(excerpt["activations"], float)
-            peak = int(np.nanargmax(values if excerpt["pick"] == "top" else -values))
-            key = (excerpt["pick"], tuple(excerpt["ids"][: peak + 1]))
-            assert key not in seen, "near duplicates in one list or in two sets"
-            seen[key] = excerpt["set"]
+def check_near_duplicates(unit: Record, plan: Plan, values: NDArray[np.float32]) -> None:
+    """values: (excerpts, tokens). No two tops, or bottoms, have the same last eight tokens up to the peak."""
+    place = {f"{name:016x}": number for number, name in enumerate(plan.id.tolist())}
+    for pick, side in (("top", 1), ("bottom", -1)):
+        shown = [place[e["id"]] for e in unit["excerpts"] if e["pick"] == pick]
+        keys = [last_eight(plan, where, int(np.nanargmax(side * values[where]))) for where in shown]
+        assert len(set(keys)) == len(keys)
 
 
 def test_near_duplicates_between_sets_are_counted() -> None:

@@ -1,7 +1,7 @@
 """`make bench`: all benchmarks one after another. Figures that were seen are in docs/benchmarks.md.
 
-SUBJECT, TEXT and SEPARATOR in the environment add another subject: a folder, its text, and the line that parts
-the documents in it.
+SUBJECT, TEXT and SEPARATOR in the environment add another subject: a folder, its text, and the line that
+parts the documents in it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 from nxtools.records import SETS, Table, excerpts_of, sign_of, tabulate, unit_name
 from nxtools.stream import Record
 
+
 @dataclass(frozen=True)
 class Shown:
     """The excerpts of one set on a unit line, n of them."""
@@ -24,7 +25,7 @@ class Shown:
 
 
 class Unit:
-    """`name` tells it from every other unit of every subject; `vocabulary` has the texts of all its tokens."""
+    """`name` tells it from every other unit of every subject; `vocabulary` has its tokens' texts."""
 
     def __init__(self, record: Record) -> None:
         unit = record["unit"]

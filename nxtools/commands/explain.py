@@ -55,7 +55,7 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 )
 @click.option("--text", metavar="SENTENCE", help="Take this pattern for every unit instead of learning one.")
 @click.option("--literals", default=30, show_default=True, help="Tokens and classes it may name.")
-@click.option("--characters", default=300, show_default=True, help="Its length at most; 0: no limit.")
+@click.option("--characters", default=500, show_default=True, help="Its length at most; 0: no limit.")
 @click.option(
     "-j",
     "--jobs",

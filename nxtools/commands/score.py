@@ -91,11 +91,16 @@ def _with_previous(units: Iterable[Record]) -> Iterator[Record]:
 
 
 def _first_text(unit: Record) -> str | None:
-    """The text of a unit's first explanation that is one."""
+    """The text of a unit's first explanation that is a pattern, which can be run on another unit."""
     for explanation in unit.get("explanations") or ():
         if isinstance(explanation, dict) and isinstance(explanation.get("text"), str):
-            return str(explanation["text"])
+            return str(explanation["text"]) if _is_pattern(explanation) else None
     return None
+
+
+def _is_pattern(explanation: Record) -> bool:
+    by = explanation.get("by") or {}
+    return by.get("explainer") in ("pattern", "person")
 
 
 def _step(
@@ -111,60 +116,75 @@ def _step(
             return record
         target = Target(Unit(record), pools.of)
         told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
-        entries = [("explanation", entry, _job(target, entry)) for entry in told]
+        for explanation in told:
+            explanation["scores"] = []
+        entries = [
+            ("explanation", entry, *prediction)
+            for entry in told
+            for prediction in _predictions(target, entry)
+        ]
         baselines = _baselines(target, wanted, literals, previous) if told else []
         entries += baselines
-        if not entries:
-            return record
         at_hand = pools.digest(target.unit)
-        answers = yield [
+        questions = [
             Question("score", VERSION, question(job, at_hand), engine, job, kind="score")
-            for _, _, job in entries
+            for _, _, _, job in entries
+            if not isinstance(job, Failure)
         ]
-        for (series, entry, job), answer in zip(entries, answers, strict=True):
-            simulator = series if job.text is None and job.expected is None else "pattern"
+        answers = iter((yield questions) if questions else [])
+        followed: set[str] = set()  # the summary follows a unit's first score of each series
+        for series, entry, simulator, job in entries:
+            answer = job if isinstance(job, Failure) else next(answers)
+            score: Record = {"method": "correlation", "simulator": simulator}
+            first = series not in followed
+            followed.add(series)
             if isinstance(answer, Failure):
-                entry["scores"] = [
-                    {"method": "correlation", "simulator": simulator, "error": answer.record()}
-                ]
-                summary.fail(series)
+                entry["scores"].append(score | {"error": answer.record()})
+                if first:
+                    summary.fail(series)
                 continue
-            entry["scores"] = [{"method": "correlation", "simulator": simulator, **answer["score"]}]
-            if series != "explanation" or entry is told[0]:
-                summary.add(
-                    series,
-                    target.unit.layer,
-                    target.unit.name,
-                    answer["score"],
-                    unpacked(answer["replicates"]),
-                    target.held_out.documents,
-                )
+            entry["scores"].append(score | answer["score"])
+            if first:
+                drawn, documents = unpacked(answer["replicates"]), target.held_out.documents
+                summary.add(series, target.unit.layer, target.unit.name, answer["score"], drawn, documents)
         if baselines:
-            record["baselines"] = [entry for _, entry, _ in baselines]
+            record["baselines"] = [entry for _, entry, _, _ in baselines]
         return record
 
-    def _job(target: Target, explanation: Record) -> Job:
-        """By the simulations that the explanation carries, or else by running its pattern."""
-        simulations = [s for s in explanation.get("simulations") or () if "excerpt" in s]
-        if simulations:
-            expected = {s["excerpt"]: s["expected"] for s in simulations if s["by"] == simulations[0]["by"]}
-            return Job(target, "explanation", expected=expected)
-        return Job(target, "explanation", text=explanation["text"])
+    def _predictions(target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
+        """By every simulator whose simulations the explanation carries, or else by running its pattern."""
+        by_simulator: dict[str, list[Record]] = {}
+        for simulation in explanation.get("simulations") or ():
+            by_simulator.setdefault(repr(simulation.get("by")), []).append(simulation)
+        found: list[tuple[str, Job | Failure]] = []
+        for simulations in by_simulator.values():
+            by = simulations[0].get("by") or {}
+            simulator = str(by.get("simulator", "unknown"))
+            expected = {
+                s["excerpt"]: s["expected"] for s in simulations if "excerpt" in s and "expected" in s
+            }
+            if expected:
+                sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
+                found.append((simulator, Job(target, "explanation", expected=expected, sign=sign)))
+            else:
+                message = "every simulation of the held-out excerpts is an error"
+                found.append((simulator, Failure("score", "no-simulation", message)))
+        return found or [("pattern", Job(target, "explanation", text=explanation["text"]))]
 
     def _baselines(
         target: Target, wanted: tuple[str, ...], literals: int, previous: tuple[str, str | None] | None
-    ) -> list[tuple[str, Record, Job]]:
-        found: list[tuple[str, Record, Job]] = []
+    ) -> list[tuple[str, Record, str, Job | Failure]]:
+        found: list[tuple[str, Record, str, Job | Failure]] = []
         for series in wanted[1:]:
-            entry: Record = {"name": series}
+            entry: Record = {"name": series, "scores": []}
             if series == "null":
                 if previous is None or previous[1] is None:
                     continue  # the first of its layer has no unit before it
                 entry |= {"explanation_of": previous[0], "text": previous[1]}
-                found.append((series, entry, Job(target, series, text=previous[1])))
+                found.append((series, entry, "pattern", Job(target, series, text=previous[1])))
             else:
                 entry |= {"literals": literals} if series == "token-list" else {}
-                found.append((series, entry, Job(target, series, literals=literals)))
+                found.append((series, entry, series, Job(target, series, literals=literals)))
         return found
 
     return step

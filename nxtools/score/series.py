@@ -23,6 +23,7 @@ from nxtools.score import figures
 from nxtools.score.figures import Sample, Scored
 from nxtools.score.summary import replicates
 from nxtools.simulate import tables
+from nxtools.simulate.rounding import ceiling
 from nxtools.simulate.tables import TokenValues
 from nxtools.stage import Failure
 from nxtools.stream import Record
@@ -40,12 +41,16 @@ Activations = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Job:
-    """One prediction of one unit to be scored: a pattern's text, simulated activations, or a baseline."""
+    """One prediction of one unit to be scored: a pattern's text, simulated activations, or a baseline.
+
+    sign: the side that was simulated, "+" for one of both; None where the simulator does not round.
+    """
 
     target: Target
     series: str
     text: str | None = None
     expected: Mapping[str, Sequence[float | None]] | None = None  # by excerpt
+    sign: str | None = None
     literals: int = 30
 
 
@@ -107,6 +112,7 @@ def question(job: Job, pool: str | None) -> Record:
         fields["text"] = job.text
     elif job.expected is not None:
         fields["expected"] = _stacked(job)
+        fields["sign"] = job.sign
     else:
         fields["literals"] = job.literals
         fields["learned_from"] = {name: unit.shown(name).question() for name in ("evidence", "validation")}
@@ -120,9 +126,27 @@ def score(jobs: Sequence[Job]) -> list[Record | Failure]:
     made = [s if isinstance(s, Failure) else next(scored) for s in samples]
     packed = iter(_packed([one for one in made if isinstance(one, Scored)]))
     return [
-        one if isinstance(one, Failure) else {"score": figures.as_record(one), "replicates": next(packed)}
-        for one in made
+        one
+        if isinstance(one, Failure)
+        else {"score": figures.as_record(one) | _of_simulation(job), "replicates": next(packed)}
+        for job, one in zip(jobs, made, strict=True)
     ]
+
+
+def _of_simulation(job: Job) -> Record:
+    """What else a simulation by a language model is judged by: tokens that it gave no number for, and the
+    `ceiling`, the score of a perfect simulator that has to round to 0 … 10 as well.
+    """
+    if job.expected is None or job.sign is None:
+        return {}
+    shown = job.target.held_out
+    found: Record = {}
+    failed = int((np.isnan(_stacked(job)) & ~np.isnan(shown.table.activations)).sum())
+    if failed:
+        found["failed_tokens"] = failed
+    rows = [place for place, pick in enumerate(shown.picks) if pick in ("top", "random")]
+    best = ceiling(shown.table.activations[rows], job.sign)
+    return found | {"ceiling": None if best is None else figures.short(best)}
 
 
 def _sample(job: Job) -> Sample | Failure:

@@ -164,6 +164,7 @@ def test_answers_that_can_be_read(answer: str, text: str) -> None:
         "Explanation:",
         "First thoughts.\n\nSecond thoughts.",
         "x" * 700,
+        "bell\x07",
     ],
 )
 def test_answers_that_cannot(answer: str) -> None:

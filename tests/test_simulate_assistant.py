@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from nxtools.assistant.asking import Asking
 from nxtools.assistant.protocol import Completion, Number, Slot, Slots
+from nxtools.pattern.execute import execute
+from nxtools.pattern.language import parse
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.series import Job, Target, score
+from nxtools.simulate import check
 from nxtools.simulate.assistant import METHODS, Simulating, Simulator
 from nxtools.simulate.numbers import entries, single
 from nxtools.simulate.rounding import ceiling, rounded
@@ -371,3 +374,33 @@ def test_dead_units_and_explanations_without_a_text_are_left_alone(store: Store)
         unit(ROWS),
     ]
     assert run(lambda record: simulator.step(record, ["held-out"]), [dict(x) for x in lines], store) == lines
+
+
+# How good a simulator is
+
+
+def checked(store: Store, script: Any) -> Record:
+    simulator = Simulator(Simulating(Asking(Scripted(script)), method="all-at-once"))
+    return check.measured(run(lambda record: simulator.step(record, [check.SET]), check.units(), store))
+
+
+def test_a_simulator_that_runs_the_sentence_is_found_perfect(store: Store) -> None:
+    def exact(payload: Slots) -> Record:
+        sentence = payload.explanation[0].partition("reacts to: ")[2].strip()
+        pieces = payload.excerpt
+        tokens = [str(pieces[n - 2]) for n, piece in enumerate(pieces) if isinstance(piece, Slot)]
+        ids = np.arange(len(tokens))[None]
+        levels = execute(parse(sentence), ids, dict(enumerate(tokens)))[0] * 10
+        found = [distribution(int(level), 0.8) for level in levels.round()]
+        return {"probabilities": [p for p, _ in found], "mass": [m for _, m in found], "top": 10}
+
+    found = checked(store, exact)
+    assert found["correlation"] == 1.0
+    assert found["sentences"] == len(check.SENTENCES)
+    assert (found["mass"], found["failed"]) == (0.8, 0.0)
+    assert found["by"]["simulator"] == "scripted:model"
+
+
+def test_a_simulator_that_says_nothing_has_no_correlation(store: Store) -> None:
+    found = checked(store, reading({}, mass=0.0))
+    assert (found["correlation"], found["failed"]) == (None, 1.0)

@@ -178,11 +178,11 @@ def read_echo(data: Mapping[str, Any], text: str, places: Sequence[int], echo: E
 def numbers_of(logprobs: Mapping[str, float], top: int) -> tuple[list[float], float]:
     """Probabilities of 0…10 among themselves, all 0 where none is there, and the mass that they have.
 
-    A space in front of a number belongs to how tokenizers write it. top: the highest number that is read.
+    A number with a space in front is another token, not what stands behind a tab. top: the highest number.
     """
     found = [0.0] * len(NUMBERS)
     for text, logprob in logprobs.items():
-        if text.strip() in NUMBERS[: top + 1]:
+        if text in NUMBERS[: top + 1]:
             found[int(text)] += math.exp(logprob)
     mass = math.fsum(found)
     return [round(p / mass, 6) if mass > 0 else 0.0 for p in found], round(min(mass, 1.0), 6)
@@ -221,7 +221,7 @@ def read_probe(completed: Mapping[str, Any], echoed: Mapping[str, Any]) -> Echo 
     at, ten = begins.get(len(_PROBE)), begins.get(text.index("10"))
     if not following or at is None or ten is None:
         return None
-    top = 10 if tokens[ten]["text"].strip() == "10" else 9
+    top = 10 if tokens[ten]["text"] == "10" else 9
     for shift in (0, -1, 1):
         if 0 <= at + shift < len(tokens) and _alike(following[0]["logprobs"], tokens[at + shift]["logprobs"]):
             return Echo(shift, top)

@@ -10,6 +10,7 @@ import click
 from nxtools.commands._base import OfflineEngine, Shared, _stack, run_units
 from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
+from nxtools.stream import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,12 +93,10 @@ class Assisted:
             given: dict[str, Any] = self._given if engine == self._engine else {}
             if engine == "openai":
                 given = given | self._of_apis
-            elif "identity" in self._of_apis or "max-calls" in self._of_apis:
-                raise UsageError(f"--identity and --max-calls are for openai:MODEL, not for {engine}:")
+            elif engine == self._engine and (wrong := typed("identity", "max_calls", "base_url")):
+                raise UsageError(f"--{wrong[0].replace('_', '-')} is for openai:MODEL, not for {engine}:")
             texts = {key: str(value) for key, value in given.items()}
-            base_url = (
-                self._base_url if engine == "openai" or name.partition(":")[0] == self._engine else None
-            )
+            base_url = self._base_url if engine == "openai" else None
             assistant = open_assistant(name, store, base_url=base_url, options=texts)
             offline = OfflineEngine(self.stage) if self.shared.cache_mode == "offline" else None
             instead: Engine | None = self._dry or offline
@@ -121,6 +120,22 @@ class Assisted:
             progress.say("; ".join(filter(None, said)))
 
         return run_units(self.shared, begin, finish=finish)
+
+    def check(self, begin: Callable[[Store], Callable[[Record], Step]]) -> int:
+        """Measures a simulator, and writes one line about it. Status 1 when it could not be asked."""
+        from nxtools.simulate.check import measured, units
+        from nxtools.stage import Loop
+
+        with self.shared.open_store() as store, Writer(self.shared.output) as out:
+            loop = Loop(iter(units()), begin(store), store)
+            found = measured(loop)
+            out.write(found)
+        progress = Progress(self.shared.command, "units", quiet=self.shared.quiet)
+        worth = (
+            "no correlation" if found["correlation"] is None else f"correlation {found['correlation']:.2f}"
+        )
+        progress.say(f"{worth} with exact execution, {found['failed']:.1%} of tokens without a number")
+        return self.shared.status(loop.counts)
 
     def _count(self, begin: Callable[[Store], Callable[[Record], Step]], dry: DryRun) -> int:
         from nxtools.records import check_unit

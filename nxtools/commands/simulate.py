@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 nx-explain units.jsonl | nx-simulate | nx-score
 nx-simulate --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl | nx-score
+nx-simulate --simulator openai:gpt-4o-mini --check
 nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
 """
 
@@ -57,6 +58,9 @@ nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
     "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
 )
 @assistant_options
+@click.option(
+    "--check", is_flag=True, help="Measure the simulator on patterns instead, whose truth is known."
+)
 @click.option("--sets", default="held-out", show_default=True, help="Which excerpts, comma-separated.")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -75,7 +79,7 @@ def main(**options: Any) -> int:
         raise UsageError(f"--sets takes some of {', '.join(SETS)}, not {options['sets']!r}")
     if options["simulator"] != "pattern":
         return _by_model(shared, options, sets)
-    check_unused("patterns", "method")
+    check_unused("patterns", "method", "check")
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "simulate", LocalEngine(_simulate, batch=64))
     return run_units(shared, lambda store: _step(engine, pools, sets))
@@ -100,6 +104,8 @@ def _by_model(shared: Shared, options: dict[str, Any], sets: tuple[str, ...]) ->
         simulators.append(simulator)
         return lambda record: simulator.step(record, sets)
 
+    if options["check"]:
+        return assisted.check(begin)
     return assisted.run(
         begin,
         unread=lambda: sum(simulator.excerpts_failed for simulator in simulators),

@@ -144,6 +144,7 @@ def _clean(text: str, prompt: Prompt) -> str:
         and text[0] not in text[1:-1]
     ):
         text = text[1:-1].strip()
-    if len(text) > LONGEST or not any(character.isalnum() for character in text):
+    readable = text.isprintable() and any(character.isalnum() for character in text)
+    if len(text) > LONGEST or not readable:
         return ""
     return text

@@ -237,8 +237,8 @@ def test_a_plan_reads_what_is_shared_once_and_fills_its_calls() -> None:
                 memory.run(step, planner)
             steps += made
         assert memory.evaluated == tokens_once(pull)
-    full = [len(step.ids) == 64 for step in steps]
-    assert full.count(False) <= 3  # the end of the prefix, the first explanation, the last call
+    half_full = [2 * len(step.ids) > 64 for step in steps]
+    assert half_full.count(False) <= 3  # the end of the prefix, the first explanation, the last call
     longest = max(len(one.excerpt) for one in pull)
     explanations = 64 + 2 * max(len(one.explanation) for one in pull) * 3
     assert max(step.cells for step in steps) <= len(pull[0].prefix) + explanations + 64 + 2 * longest

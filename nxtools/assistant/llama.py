@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from nxtools.store import Store
 
 SEQUENCES = 64
-BATCH = 512
 SMALLEST_BATCH = 64
+
+# Tokens in one call. A processor is as fast with an excerpt or two at a time, and their attention sees fewer
+# tokens of others; a GPU wants more to do.
+BATCH, GPU_BATCH = 320, 1024
 SPARE = 256  # cells for longer explanations to come, so that the memory is not made anew for them
 
 
@@ -51,7 +54,6 @@ class LlamaAssistant(LocalAssistant):
     def __init__(self, path: Path, digest: str, store: Store, options: Mapping[str, str]) -> None:
         super().__init__(path.name, digest, store, options)
         self._path = path
-        self._planner = Planner(self.options.get("n_batch", BATCH), SEQUENCES)
         self._memory: Memory | None = None
 
     @cached_property
@@ -76,10 +78,24 @@ class LlamaAssistant(LocalAssistant):
         self.effort.loads += 1
         return Model(self._path, gpu_layers=self.options.get("n_gpu_layers", -1))
 
+    @cached_property
+    def _batch(self) -> int:
+        from nxtools.assistant.llama_library import has_gpu
+
+        return int(self.options.get("n_batch", GPU_BATCH if has_gpu() else BATCH))
+
+    @cached_property
+    def _planner(self) -> Planner:
+        return Planner(self._batch, SEQUENCES)
+
     @property
     def _settings(self) -> dict[str, Any]:
         """What is said to llama.cpp when a memory is made."""
+        from nxtools.assistant.llama_library import has_gpu
+
         settings = {name: value for name, value in self.options.items() if name.startswith("rope_")}
+        if not has_gpu():
+            settings["flash_attn_type"] = 0  # slower on processors where excerpts share what is before them
         if threads := self.options.get("n_threads"):
             settings |= {"n_threads": threads, "n_threads_batch": threads}
         return settings
@@ -147,7 +163,7 @@ class LlamaAssistant(LocalAssistant):
     def _writer(self) -> Writer:
         from nxtools.assistant.llama_writing import Writer
 
-        return Writer(self._model, self.options.get("n_batch", BATCH), self._settings, self.effort)
+        return Writer(self._model, self._batch, self._settings, self.effort)
 
     def _write(self, writing: list[Writing]) -> Iterator[Answered]:
         yield from self._writer.write(writing)

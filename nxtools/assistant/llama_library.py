@@ -41,6 +41,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_gpu() -> bool:
+    """Whether this build of llama.cpp can use one."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
 class Model:
     """A GGUF file, or only its tokenizer. Raises ModelError where llama.cpp cannot read it."""
 

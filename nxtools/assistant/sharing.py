@@ -5,9 +5,9 @@ sequences that may share cells: the prefix is sequence 0; each explanation is a 
 excerpt is a copy of its explanation that goes on. A copy costs nothing, and whole sequences are dropped when
 they are done, never parts of one, which recurrent models could not do.
 
-Calls are filled to the brim: an excerpt may begin in one and end in the next, and explanations are read one
-call before their excerpts, along with the excerpts of others. Only so many excerpts are under way that the
-memory, and with it the cost of attention, stays small.
+Calls are filled: explanations are read one call before their excerpts, along with the excerpts of others, and
+an excerpt that does not fit what is left of a call that is half full waits for the next one. So no more
+excerpts are under way than a call has room for, and the memory, with it the cost of attention, stays small.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ class Planner:
                 ahead += sum(part.left for part in explanation.excerpts)
             while ready and self._room(step):
                 excerpt = ready[0]
+                if excerpt.left > self._room(step) and not excerpt.done and 2 * len(step.ids) > self.batch:
+                    break
                 if excerpt.sequence is None and not self._open(step, excerpt, spare=0):
                     break
                 self._put(step, excerpt, self._room(step))

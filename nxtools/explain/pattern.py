@@ -6,13 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.learn import Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.stage import Failure
 from nxtools.stream import Record
-from nxtools.unit import Shown, Unit
+from nxtools.unit import Unit
 
 if TYPE_CHECKING:
     from nxtools.pool import Shared
@@ -41,7 +42,7 @@ def identify(explanation: Record) -> Record:
 
 def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failure:
     """What a learned pattern puts on the unit line, without its author: text, scale and coverage."""
-    own, validation = (_own(unit.shown(which), shared) for which in ("evidence", "validation"))
+    own, validation = (_own(unit, which, shared) for which in ("evidence", "validation"))
     if not np.isfinite(own.activations).any():
         return Failure("explain", "no-evidence", "no excerpt of the evidence has an activation")
     if shared is None:
@@ -51,7 +52,9 @@ def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failu
         pool = validation_pool = own.activations[:0]
     else:
         learner = shared.learner
-        pool, validation_pool = (shared.activations(unit, which) for which in ("evidence", "validation"))
+        pool, validation_pool = (
+            side(shared.activations(unit, which), unit.sign) for which in ("evidence", "validation")
+        )
     learned = learner.learn(own, pool, validation, validation_pool, budget)
     return {
         "text": str(learned.pattern),
@@ -60,7 +63,15 @@ def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failu
     }
 
 
-def _own(shown: Shown, shared: Shared | None) -> Sample:
+def _own(unit: Unit, which: str, shared: Shared | None) -> Sample:
     """The unit's own excerpts; without those picked at random where there is a pool, since they are in it."""
+    shown = unit.shown(which)
     rows = [place for place, pick in enumerate(shown.picks) if shared is None or pick != "random"]
-    return Sample(shown.table.ids[rows], shown.table.activations[rows])
+    return Sample(shown.table.ids[rows], side(shown.table.activations[rows], unit.sign))
+
+
+def side(activations: NDArray[np.float32], sign: str) -> NDArray[np.float32]:
+    """Activations with the side that is not explained set to 0: the tail of a GELU below zero is no story."""
+    if sign == "+":
+        return np.maximum(activations, np.float32(0))
+    return np.minimum(activations, np.float32(0)) if sign == "-" else activations

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from nxtools.assistant.transformer_library import Model, State
     from nxtools.store import Store
 
-BATCH = 4096  # tokens in one call, padding included
+# Tokens in one call, padding included. What a processor works on should stay near it; a GPU wants more to do.
+BATCH, GPU_BATCH = 1024, 8192
 
 Ids = tuple[int, ...]
 
@@ -58,7 +59,6 @@ class TransformersAssistant(LocalAssistant):
         self._path = path
         self._kept: dict[Ids, State] = {}  # what the model knows after the prefix and the last explanation
         self._begun: dict[Ids, State] = {}  # … after the beginning of completions
-        self._batch: int = self.options.get("n_batch", BATCH)
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"dtype": self._dtype}
@@ -69,6 +69,11 @@ class TransformersAssistant(LocalAssistant):
 
         device = pick_device(self.options.get("device", "auto"))
         return pick_dtype(self.options.get("dtype"), device, self._path)
+
+    @cached_property
+    def _batch(self) -> int:
+        on_processor = self._model.device.type == "cpu"
+        return int(self.options.get("n_batch", BATCH if on_processor else GPU_BATCH))
 
     @cached_property
     def _hf_tokenizer(self) -> Any:

@@ -13,7 +13,7 @@ from nxtools.progress import Progress, warn
 from nxtools.stream import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nxtools.assistant.asking import Asking, DryRun
     from nxtools.stage import Counts, Engine, Step
@@ -108,9 +108,11 @@ class Assisted:
         begin: Callable[[Store], Callable[[Record], Step]],
         unread: Callable[[], int],
         told: Callable[[], str] = lambda: "",
+        prepare: Callable[[Iterable[Record]], Iterable[Record]] = lambda units: units,
+        also: Callable[[Progress, Counts], None] = lambda progress, counts: None,
     ) -> int:
         """Runs a command's step over its units. unread: answers that came and could not be used, so far;
-        told: what else there is to say at the end."""
+        told: what else there is to say at the end, and also: said after it."""
         if self._dry is not None:
             return self._count(begin, self._dry)
 
@@ -118,8 +120,9 @@ class Assisted:
             counts.failed += unread()
             said = [f"{counts.units:,} units: {counts.described()}", told(), self._spent()]
             progress.say("; ".join(filter(None, said)))
+            also(progress, counts)
 
-        return run_units(self.shared, begin, finish=finish)
+        return run_units(self.shared, begin, prepare=prepare, finish=finish)
 
     def check(self, begin: Callable[[Store], Callable[[Record], Step]]) -> int:
         """Measures a simulator, and writes one line about it. Status 1 when it could not be asked."""

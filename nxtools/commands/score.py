@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused
 from nxtools.commands._base import (
     Shared,
     command,
@@ -22,12 +24,13 @@ if TYPE_CHECKING:
     from nxtools.progress import Progress
     from nxtools.score.summary import Summary
     from nxtools.stage import Counts, Engine, Step
+    from nxtools.store import Store
     from nxtools.stream import Record
 
 EXAMPLES = """
 nx-record --subject DIR text/ | nx-top | nx-explain | nx-score > scored.jsonl
 nx-score --baselines none explained.jsonl | jq '.explanations[0].scores[0].top_and_random'
-nx-simulate explained.jsonl | nx-score
+nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
 """
 
 
@@ -45,6 +48,24 @@ nx-simulate explained.jsonl | nx-score
     show_default=True,
     help="Score the token table, token list and null beside the explanation, only the null, or nothing.",
 )
+@click.option(
+    "--simulator",
+    default="pattern",
+    show_default=True,
+    metavar="MODEL",
+    help=f"Who predicts what has no simulation yet: {MODELS}; pattern runs the sentence.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
+    default="auto",
+    show_default=True,
+    help="How a model predicts, as for nx-simulate.",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
+)
+@assistant_options
 @click.option("--literals", default=30, show_default=True, help="Tokens that the token list may name.")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -63,11 +84,52 @@ def main(**options: Any) -> int:
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
     summary = Summary(wanted)
-    return run_units(
-        shared,
-        lambda store: _step(engine, pools, wanted, options["literals"], summary),
-        prepare=_with_previous if "null" in wanted else lambda units: units,
-        finish=lambda progress, counts: _say(progress, counts, summary),
+    step = _step(engine, pools, wanted, options["literals"], summary)
+
+    def prepare(units: Iterable[Record]) -> Iterable[Record]:
+        return _with_previous(units) if "null" in wanted else units
+
+    def say(progress: Progress, counts: Counts) -> None:
+        _say(progress, counts, summary)
+
+    if options["simulator"] != "pattern":
+        return _by_model(shared, options, step, prepare, say)
+    check_unused("patterns", "method")
+    return run_units(shared, lambda store: step, prepare=prepare, finish=say)
+
+
+def _by_model(
+    shared: Shared,
+    options: dict[str, Any],
+    score: Callable[[Record], Step],
+    prepare: Callable[[Iterable[Record]], Iterable[Record]],
+    say: Callable[[Progress, Counts], None],
+) -> int:
+    """Scores of simulations by a language model, made where they are not stored."""
+    from nxtools.score.series import SCORED_ON
+    from nxtools.simulate.assistant import Simulating, Simulator
+
+    assisted = Assisted(shared, options, "simulate", options["simulator"])
+    simulators: list[Simulator] = []
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        asking = assisted.asking(options["simulator"], store)
+        prompt = Path(options["prompt"]) if options["prompt"] else None
+        simulator = Simulator(Simulating(asking, options["method"], prompt, options["examples"]))
+        simulators.append(simulator)
+
+        def step(record: Record) -> Step:
+            simulated = yield from simulator.step(record, (SCORED_ON,))
+            return (yield from score(simulated))
+
+        return step
+
+    return assisted.run(
+        begin,
+        unread=lambda: sum(simulator.excerpts_failed for simulator in simulators),
+        told=lambda: "; ".join(simulator.described() for simulator in simulators),
+        prepare=prepare,
+        also=say,
     )
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -163,7 +162,7 @@ def one_round(
             pass
         wall = time.perf_counter() - begun[0] - bare["wall"]
         cpu = time.process_time() - begun[1] - bare["cpu"]
-        stored = sum(os.path.getsize(file) for file in Path(cache).rglob("*") if file.is_file())
+        stored = sum(file.stat().st_size for file in Path(cache).rglob("*") if file.is_file())
     found = {"recording_s": wall, "recording_cpu_s": cpu, "stored_mb": stored / 1e6}
     if options.alone:
         return found

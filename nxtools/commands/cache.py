@@ -181,12 +181,12 @@ def report(gone: Collected, verb: str, as_json: bool) -> None:
 
 
 def say(what: dict[str, Any] | list[str]) -> None:
-    if isinstance(what, dict):
-        import orjson
+    import orjson
 
-        click.echo(orjson.dumps(what))
-    else:
-        click.echo("\n".join(what))
+    from nxtools.stream import to_stdout
+
+    with to_stdout():
+        click.echo(orjson.dumps(what) if isinstance(what, dict) else "\n".join(what))
 
 
 def blobs(count: int) -> str:

@@ -16,12 +16,15 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     subject, text, separator = (os.environ.get(name) for name in ("SUBJECT", "TEXT", "SEPARATOR"))
-    run("recording.py")
+    run("recording.py", "--subject", "gpt2-small", "--excerpts", "2048")
+    run("recording.py", "--subject", "samples/pydoc-1m", "python-docs")
+    run("recording.py", "--subject", "samples/pydoc-1m", "--memory", "2000,20000", "python-docs")
     run("pipe.py")
     run("quality.py")
+    run("assistant.py")
     if subject and text:
         parted = ["--separator", separator] if separator else []
-        run("recording.py", "--subject", subject, "--text", text, *parted)
+        run("recording.py", "--subject", subject, *parted, text)
         run("quality.py", "--subject", subject, "--text", text, *parted)
 
 

@@ -23,6 +23,8 @@ from nxtools.subject.text import Passage
 
 Record = dict[str, Any]
 
+torch.set_num_threads(1)  # tiny products are slower with two
+
 
 # Text
 

@@ -35,3 +35,26 @@ def bin_edges() -> NDArray[np.float64]:
     octave, half = np.divmod(np.arange(BINS - 1), 2)
     edges: NDArray[np.float64] = np.ldexp(1.0 + 0.5 * half, octave - 16)
     return edges
+
+
+class Histogram:
+    """Counts of cells. What is to be counted is gathered first: few passes over all cells are better."""
+
+    def __init__(self, cells: int) -> None:
+        self._counts = np.zeros(cells, np.int64)
+        self._waiting: list[NDArray[np.int32]] = []
+
+    def add(self, cells: NDArray[np.int32]) -> None:
+        """Count each of these, an array of any shape."""
+        self._waiting.append(cells.ravel())
+        if sum(map(len, self._waiting)) >= len(self._counts):
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._counts += np.bincount(np.concatenate(self._waiting), minlength=len(self._counts))
+            self._waiting = []
+
+    def counts(self) -> NDArray[np.uint32]:
+        self._count()
+        return self._counts.astype(np.uint32)

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from nxtools.errors import UsageError
+from nxtools.errors import InputError, UsageError
 from nxtools.stream import Record
 from nxtools.subject.excerpts import Cut, Plan, make_plan, text_digest
 from nxtools.subject.identity import Resolved, tokenizer_fingerprint
 from nxtools.subject.text import PYTHON_DOCS, Cutting, Passage, read_passages
 
 if TYPE_CHECKING:
-    from nxtools.errors import InputError
     from nxtools.store import Store
 
 BosPolicy = Literal["auto", "always", "never"]
+
+ONCE_WITHOUT = "run it once without --offline"
 
 PLAN_VERSION = 2
 PYTHON_DOCS_VERSION = 1  # raise it when pydoc.documents makes other documents of the same library
@@ -117,9 +118,9 @@ def plan_recording(
 ) -> Planned:
     """The plan of a recording. `bulk` keeps the blobs that recording lines name, `store` remembers.
 
-    Raises NotInStore where the store is offline and has no such plan.
+    Raises InputError where the store is offline and has no such plan.
     """
-    from nxtools.store import MissingBlob, NotInStore, question_digest
+    from nxtools.store import MissingBlob, question_digest
 
     fields: Record = {
         "text": texts.digests(store),
@@ -138,7 +139,7 @@ def plan_recording(
         except MissingBlob:
             pass  # made again below
     if store.mode == "offline":
-        raise NotInStore("this text was not planned before, and --offline was given")
+        raise InputError("this text was not planned before, and --offline was given", hint=ONCE_WITHOUT)
     planned = _plan_anew(bulk, resolved, texts, cut, bos, trust_remote_code=trust_remote_code)
     answer = {"plan": planned.blob, "vocabulary": planned.vocabulary, "bos": planned.bos}
     store.put(question, orjson.dumps(answer), kind="plan")

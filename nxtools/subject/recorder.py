@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from nxtools.arrays import pack
 from nxtools.records import SETS
-from nxtools.subject.bins import BINS, bins_of, strata_of
+from nxtools.subject.bins import BINS, Histogram, bins_of, strata_of
 from nxtools.subject.excerpts import Plan, mix
 from nxtools.subject.keep import Keeper
+from nxtools.subject.reduce import Reduced, Reducer
 from nxtools.subject.rows import PoolRows, Rows
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from nxtools.subject.load import Subject
 
 
-PIECE = (
-    1 << 18
-)  # values of a layer reduced together: with their squares in float64 5 MiB, in a processor's cache
 ENTRANTS = 1 << 15  # rows copied at once: 8 MiB of them at 64 tokens
 KEY_TOKENS = 8  # excerpts with the same tokens up to the peak are near duplicates
 
@@ -86,6 +84,7 @@ class LayerRecorder:
         *,
         signed: bool,
         pool_size: int,
+        reduce: Reducer,
         put: Callable[[bytes], str],
     ) -> None:
         self.units = units
@@ -95,14 +94,16 @@ class LayerRecorder:
         self.lists = {side: Keeper(cells, keep.top) for side in self.sides}
         self.strata = BINS * len(self.sides)
         self.spread = Keeper(cells * self.strata, keep.spread)
-        self.drawn_from = np.zeros(cells * self.strata, np.int64)
-        self.histogram = {side: np.zeros(cells * BINS, np.int64) for side in self.sides}
+        self.drawn_from = Histogram(cells * self.strata)
+        self.histogram = {side: Histogram(cells * BINS) for side in self.sides}
         self.powers = np.zeros((4, len(SETS), units))
         self.tokens = np.zeros(len(SETS), np.int64)
         self.minimum = np.full((len(SETS), units), np.inf, np.float32)
         self.maximum = np.full((len(SETS), units), -np.inf, np.float32)
         self.nonfinite = np.zeros(units, np.int64)
-        self._rows = Rows(plan.excerpt)
+        # As many as lists keep, and spread over eight octaves.
+        self._rows = Rows(plan.excerpt, cells * (keep.top * len(self.sides) + 16 * keep.spread))
+        self._reduce = reduce
         self._pool = PoolRows(units, plan.excerpt, pool_size)
         self._pool_blobs: list[str] = []
         self._put = put
@@ -110,23 +111,13 @@ class LayerRecorder:
 
     def add(self, values: torch.Tensor, part: Part) -> None:
         """values: activations (excerpts, tokens, units)."""
-        excerpts = part.excerpts
-        maximum, minimum, powers = _reduce(values[:, part.first :], signed=len(self.sides) == 2)
-        sets = self.plan.set[excerpts]
-        bad = ~np.isfinite(powers[0])
-        of_set = np.arange(len(SETS))[:, None] == sets  # (sets, excerpts)
-        self.powers += of_set.astype(np.float64) @ np.where(bad, 0.0, powers)
-        self.tokens += of_set.sum(axis=1) * (values.shape[1] - part.first)
-        for place, members in enumerate(of_set):
-            if members.any():
-                np.maximum(self.maximum[place], maximum[members].max(axis=0), out=self.maximum[place])
-                if minimum is not None:
-                    np.minimum(self.minimum[place], minimum[members].min(axis=0), out=self.minimum[place])
+        counted, excerpts = values[:, part.first :], part.excerpts
+        reduced = self._reduce(counted, signed=len(self.sides) == 2)
+        bad = ~np.isfinite(reduced.powers[0])
         if bad.any():
-            self._count_nonfinite(values[:, part.first :], bad)
-            maximum = np.where(bad, np.float32(0), maximum)
-            minimum = None if minimum is None else np.where(bad, np.float32(0), minimum)
-        self._offer(values, part, maximum, minimum)
+            self._count_nonfinite(counted, bad)
+        self._add_statistics(reduced, part, bad)
+        self._offer(values, part, _without(reduced, bad))
         members = self.plan.pool_rank[excerpts] >= 0
         if members.any():
             pooled = values[torch.from_numpy(members).to(values.device)]
@@ -135,49 +126,57 @@ class LayerRecorder:
         if self._rows.fresh > self._rows.kept // 2:
             self._settle()
 
+    def _add_statistics(self, reduced: Reduced, part: Part, bad: NDArray[np.bool_]) -> None:
+        of_set = np.arange(len(SETS))[:, None] == self.plan.set[part.excerpts]  # (sets, excerpts)
+        powers = np.where(bad, 0.0, reduced.powers) if bad.any() else reduced.powers
+        self.powers += of_set.astype(np.float64) @ powers
+        self.tokens += of_set.sum(axis=1) * (self.plan.excerpt - part.first)
+        for place, members in enumerate(of_set):
+            if members.any():
+                highest = reduced.maximum[members].max(axis=0)
+                np.maximum(self.maximum[place], highest, out=self.maximum[place])
+                if reduced.minimum is not None:
+                    lowest = reduced.minimum[members].min(axis=0)
+                    np.minimum(self.minimum[place], lowest, out=self.minimum[place])
+
     def _count_nonfinite(self, values: torch.Tensor, bad: NDArray[np.bool_]) -> None:
         columns = np.flatnonzero(bad.any(axis=0))
         counts = (~torch.isfinite(values[:, :, torch.from_numpy(columns).to(values.device)])).sum((0, 1))
         self.nonfinite[columns] += counts.cpu().numpy()
 
-    def _offer(
-        self,
-        values: torch.Tensor,
-        part: Part,
-        maximum: NDArray[np.float32],
-        minimum: NDArray[np.float32] | None,
-    ) -> None:
-        """maximum, minimum: (excerpts, units)."""
+    def _offer(self, values: torch.Tensor, part: Part, reduced: Reduced) -> None:
+        """Offer every excerpt to the lists that it may enter, and keep the rows of those."""
+        maximum, minimum = reduced.maximum, reduced.minimum
         sets = self.plan.set[part.excerpts].astype(np.int32)
         cells = sets[:, None] * np.int32(self.units) + self._unit
         heights = {1: maximum} if minimum is None else {1: maximum, -1: -minimum}
         enters: dict[int, NDArray[np.bool_]] = {}
         for side, height in heights.items():
-            binned = cells * np.int32(BINS) + bins_of(height)
-            self.histogram[side] += np.bincount(binned.ravel(), minlength=len(self.histogram[side]))
+            self.histogram[side].add(cells * np.int32(BINS) + bins_of(height))
             bar = self.lists[side].bar.reshape(len(SETS), self.units)[sets]
             enters[side] = (height >= bar) & (height > 0)
         which = strata_of(maximum, minimum)
         stratum = cells * np.int32(self.strata) + which
-        self.drawn_from += np.bincount(stratum.ravel(), minlength=len(self.drawn_from))
+        self.drawn_from.add(stratum)
         priority = -self.plan.priority[part.excerpts].astype(np.float32)
         drawn = (priority[:, None] >= self.spread.bar[stratum]) & (which % BINS > 0)
-        every, units = np.nonzero(np.logical_or.reduce([drawn, *enters.values()]))
+        every = np.flatnonzero(np.logical_or.reduce([drawn, *enters.values()]))
         for begin in range(0, len(every), ENTRANTS):
-            row, unit = every[begin : begin + ENTRANTS], units[begin : begin + ENTRANTS]
+            at = every[begin : begin + ENTRANTS]  # of the (excerpt, unit) pairs
+            row, unit = np.divmod(at, self.units)
             taken = _take(values, row, unit)
             place = self._rows.add(taken, part.first, part.excerpts[row])
             counted = taken.numpy()[:, part.first :]
             identifier = self.plan.id[part.excerpts[row]]
             for side, height in heights.items():
-                here = np.flatnonzero(enters[side][row, unit])
-                at = row[here], unit[here]
+                here = np.flatnonzero(enters[side].ravel()[at])
+                pair = at[here]
                 peak = (counted[here].argmax(1) if side == 1 else counted[here].argmin(1)) + part.first
                 key = part.keys[row[here], peak]
-                self.lists[side].offer(cells[at], height[at], identifier[here], place[here], key)
-            here = np.flatnonzero(drawn[row, unit])
-            at = row[here], unit[here]
-            self.spread.offer(stratum[at], priority[row[here]], identifier[here], place[here])
+                keeper = self.lists[side]
+                keeper.offer(cells.ravel()[pair], height.ravel()[pair], identifier[here], place[here], key)
+            here = np.flatnonzero(drawn.ravel()[at])
+            self.spread.offer(stratum.ravel()[at[here]], priority[row[here]], identifier[here], place[here])
 
     def _keepers(self) -> dict[str, Keeper]:
         names = dict(zip(self.sides, ("top", "bottom"), strict=False))
@@ -197,12 +196,12 @@ class LayerRecorder:
             "tokens": self.tokens,
             "maximum": self.maximum,
             "nonfinite": self.nonfinite,
-            "spread.histogram": self.drawn_from.astype(np.uint32),
+            "spread.histogram": self.drawn_from.counts(),
         }
         if len(self.sides) == 2:
             arrays["minimum"] = self.minimum
         for side, name in zip(self.sides, ("top", "bottom"), strict=False):
-            arrays[f"{name}.histogram"] = self.histogram[side].astype(np.uint32)
+            arrays[f"{name}.histogram"] = self.histogram[side].counts()
         # Rows in an order of their own, by unit and then by excerpt: that of a few units lie together.
         unit = np.zeros(len(self._rows.row), np.int32)
         used = np.zeros(len(unit), bool)
@@ -227,6 +226,14 @@ class LayerRecorder:
         return Recording(pack(arrays), self._pool_blobs, int(self.tokens.sum()), refused)
 
 
+def _without(reduced: Reduced, bad: NDArray[np.bool_]) -> Reduced:
+    """With zeros for what is not finite, which no list takes."""
+    if not bad.any():
+        return reduced
+    minimum = None if reduced.minimum is None else np.where(bad, np.float32(0), reduced.minimum)
+    return Reduced(np.where(bad, np.float32(0), reduced.maximum), minimum, reduced.powers)
+
+
 def near_keys(contexts: NDArray[np.int32]) -> NDArray[np.uint64]:
     """A number (contexts, tokens) for the last 8 tokens up to every position, or up to the beginning."""
     tokens = contexts.astype(np.uint64)
@@ -241,36 +248,6 @@ def _take(values: torch.Tensor, row: NDArray[np.int64], unit: NDArray[np.int64])
     device = values.device
     taken = values[torch.from_numpy(row).to(device), :, torch.from_numpy(unit).to(device)]
     return taken.float().cpu().contiguous()
-
-
-def _reduce(
-    values: torch.Tensor, *, signed: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float64]]:
-    """Per excerpt and unit: maximum, minimum if asked, sums of the first four powers (4, excerpts, units)."""
-    excerpts, tokens, units = values.shape
-    device = values.device
-    wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-    maximum = torch.empty((excerpts, units), device=device)
-    minimum = torch.empty((excerpts, units), device=device) if signed else None
-    powers = torch.empty((4, excerpts, units), dtype=wide, device=device)
-    step = min(excerpts, max(1, PIECE // (tokens * units)))
-    piece = torch.empty((2, step, tokens, units), dtype=wide, device=device)
-    for first in range(0, excerpts, step):
-        here = slice(first, min(first + step, excerpts))
-        x = values[here].float()
-        torch.amax(x, 1, out=maximum[here])
-        if minimum is not None:
-            torch.amin(x, 1, out=minimum[here])
-        power, square = piece[:, : len(x)]
-        torch.sum(power.copy_(x), 1, out=powers[0, here])
-        torch.sum(torch.mul(power, power, out=square), 1, out=powers[1, here])
-        torch.sum(power.mul_(square), 1, out=powers[2, here])
-        torch.sum(square.mul_(square), 1, out=powers[3, here])
-    return (
-        maximum.cpu().numpy(),
-        None if minimum is None else minimum.cpu().numpy(),
-        powers.cpu().double().numpy(),
-    )
 
 
 def record_shard(
@@ -297,9 +274,16 @@ def record_shard(
     excerpts = shard.excerpts(plan)
     pool_size = int((plan.pool_rank[excerpts] >= 0).sum())
     sites = [site for site in subject.sites if site.layer in layers]
+    reduce = Reducer()
     recorders = {
         site.layer: LayerRecorder(
-            site.width, plan, keep, signed=both_sides(site.layer), pool_size=pool_size, put=put
+            site.width,
+            plan,
+            keep,
+            signed=both_sides(site.layer),
+            pool_size=pool_size,
+            reduce=reduce,
+            put=put,
         )
         for site in sites
     }

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from nxtools.errors import NxError, UsageError
+from nxtools.errors import InputError, NxError, UsageError
 from nxtools.records import SETS
 from nxtools.stream import Record
 from nxtools.subject.identity import Resolved, weights_fingerprint
-from nxtools.subject.planning import Planned
+from nxtools.subject.planning import ONCE_WITHOUT, Planned
 
 if TYPE_CHECKING:
     from nxtools.store import Store
@@ -113,7 +113,7 @@ class Job:
     """One recording: what the store has of it, what it lacks, and its lines.
 
     `store` remembers, `bulk` keeps the blobs that recording lines name. Raises UsageError for layers and
-    units that the subject does not have; NotInStore where the store is offline and lacks something; NoRoom.
+    units that the subject does not have; InputError where the store is offline and lacks something; NoRoom.
     """
 
     def __init__(self, store: Store, bulk: Store, model: Model, planned: Planned, want: Want) -> None:
@@ -135,9 +135,9 @@ class Job:
     def subject(self) -> Subject:
         """Loaded when it is first needed."""
         if self.store.mode == "offline":
-            from nxtools.store import NotInStore
-
-            raise NotInStore("this recording is not wholly in the store, and --offline was given")
+            raise InputError(
+                "this recording is not wholly in the store, and --offline was given", hint=ONCE_WITHOUT
+            )
         return self.model.load()
 
     def lacking(self) -> list[tuple[int, _LayerFacts]]:

@@ -30,11 +30,12 @@ class Rows:
     `row` (places, tokens) float16 in units of `scale`; `excerpt`: place in the plan.
     """
 
-    def __init__(self, tokens: int) -> None:
-        self.row = np.empty((0, tokens), np.float16)
-        self.scale = np.empty(0, np.float32)
-        self.excerpt = np.empty(0, np.int32)
-        self._free = np.zeros(0, np.int32)
+    def __init__(self, tokens: int, places: int) -> None:
+        """`places`: how many rows will be kept at a time, or thereabouts."""
+        self.row = np.empty((places, tokens), np.float16)
+        self.scale = np.empty(places, np.float32)
+        self.excerpt = np.empty(places, np.int32)
+        self._free = np.arange(places, dtype=np.int32)
         self.fresh = 0  # rows added since rows were last dropped
         self.kept = 0  # rows that were left then
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nxtools.errors import InputError, UsageError
-from nxtools.subject.pydoc import documents, is_held_out
+from nxtools.subject.pydoc import documents, is_held_out, library_state
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -152,3 +153,20 @@ def test_a_python_that_strips_docstrings_gives_the_same_text(everything: list[tu
 def test_an_unknown_part_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="no part 'test'"):
         documents("test")
+
+
+def test_the_state_of_a_library_changes_with_its_sources(tmp_path: Path) -> None:
+    module = tmp_path / "package" / "a.py"
+    module.parent.mkdir()
+    module.write_text('"""One."""')
+    os.utime(module, (1, 1))
+    states = [library_state(tmp_path)]
+    assert library_state(tmp_path) == states[0]
+    module.write_text('"""Two."""')
+    states.append(library_state(tmp_path))
+    (tmp_path / "b.py").symlink_to("nowhere.py")
+    states.append(library_state(tmp_path))
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "c.py").write_text("")  # no documentation
+    assert library_state(tmp_path) == states[-1]
+    assert len(set(states)) == 3

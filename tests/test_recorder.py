@@ -305,7 +305,7 @@ def test_copying_few_rows_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     usual, few = Blobs(), Blobs()
     lines = recording_lines(known_subject(), plan, usual)
     monkeypatch.setattr("nxtools.subject.recorder.ENTRANTS", 5)
-    monkeypatch.setattr("nxtools.subject.recorder.PIECE", 100)
+    monkeypatch.setattr("nxtools.subject.reduce.PIECE", 100)
     assert [line["blob"] for line in lines] == [
         line["blob"] for line in recording_lines(known_subject(), plan, few)
     ]

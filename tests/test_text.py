@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nxtools.errors import InputError, UsageError
-from nxtools.subject import text as text_module
 from nxtools.subject.text import Cutting, Passage, read_passages
 
 
@@ -101,7 +100,7 @@ def test_chunks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     plain, packed = tmp_path / "a.txt", tmp_path / "b.txt.zst"
     plain.write_bytes("één\r\n\r\ntwo".encode())
     packed.write_bytes(zstandard.compress(plain.read_bytes()))
-    monkeypatch.setattr(text_module, "CHUNK_BYTES", size)
+    monkeypatch.setattr("nxtools.stream.CHUNK_BYTES", size)
     assert texts(plain) == texts(packed) == ["één", "two"]
 
 

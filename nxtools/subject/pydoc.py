@@ -69,8 +69,8 @@ def library_state(library: Path | None = None) -> str:
     topics = find_spec("pydoc_data.topics")
     sources = [path for _, path in _module_sources(library)]
     for path in [*sources, *([Path(topics.origin)] if topics and topics.origin else [])]:
-        state = path.stat()
-        digest.update(f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n".encode())
+        state = path.stat() if path.exists() else None  # a link may lead nowhere
+        digest.update(f"{path}\n{state and (state.st_size, state.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
 
 

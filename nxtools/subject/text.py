@@ -9,23 +9,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import orjson
 
 from nxtools.errors import InputError, UsageError
+from nxtools.stream import chunks, decompressed, opened
 
 PYTHON_DOCS = "python-docs"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-CHUNK_BYTES = 1 << 17
 
 Format = Literal["text", "jsonl"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {".txt": "text", ".jsonl": "jsonl"}
@@ -162,7 +159,7 @@ def _named_format(name: str) -> Format | None:
 
 
 def _open(file: _File, cutting: Cutting) -> tuple[Format, Iterator[str]]:
-    lines = _decoded(_split(_plain(_chunks(file), file)), file, cutting)
+    lines = _decoded(_split(_bytes(file)), file, cutting)
     if cutting.format != "auto":
         return cutting.format, lines
     if named := _named_format(file.source):
@@ -171,47 +168,10 @@ def _open(file: _File, cutting: Cutting) -> tuple[Format, Iterator[str]]:
     return "jsonl" if first.lstrip().startswith("{") else "text", chain([first], lines)
 
 
-def _chunks(file: _File) -> Iterator[bytes]:
-    try:
-        opened = nullcontext(sys.stdin.buffer) if file.path is None else file.path.open("rb")
-        with opened as stream:
-            source: BinaryIO = stream
-            while chunk := source.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-                yield chunk
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=file.where) from error
-
-
-def _plain(chunks: Iterator[bytes], file: _File) -> Iterator[bytes]:
-    """The same bytes, decompressed when they begin like zstd.
-
-    zstandard's own stream reader takes the end of the file for the end of the data, wherever that is.
-    """
-    head = b""
-    while len(head) < len(ZSTD_MAGIC) and (chunk := next(chunks, b"")):
-        head += chunk  # a pipe may hand out single bytes
-    if not head.startswith(ZSTD_MAGIC):
-        if file.where.endswith(".zst"):
-            raise InputError("this is no zstd data", where=file.where, hint="rename it, or compress it again")
-        yield head
-        yield from chunks
-        return
-
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor()
-    frame = decompressor.decompressobj()
-    try:
-        for chunk in chain([head], chunks):
-            while chunk:
-                if frame.eof:  # several frames in a row are one text
-                    frame = decompressor.decompressobj()
-                yield frame.decompress(chunk)
-                chunk = frame.unused_data
-    except zstandard.ZstdError as error:
-        raise InputError(f"damaged zstd data: {error}", where=file.where) from error
-    if not frame.eof:
-        raise InputError("the zstd data stops before its end", where=file.where, hint="get the file again")
+def _bytes(file: _File) -> Iterator[bytes]:
+    name = "-" if file.path is None else file.where
+    with opened(name) as stream:
+        yield from decompressed(chunks(stream), name)
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:

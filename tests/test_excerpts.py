@@ -86,6 +86,8 @@ def test_one_window_per_document_lies_anywhere_in_it() -> None:
 def test_an_excerpt_must_divide_the_context() -> None:
     with pytest.raises(UsageError, match="multiple of --excerpt"):
         Cut(context=64, excerpt=48)
+    with pytest.raises(UsageError, match="one token"):
+        Cut(context=64, excerpt=1)
 
 
 # Documents
@@ -102,11 +104,11 @@ def test_paragraphs_are_joined_until_a_document_is_long_enough() -> None:
 
 def test_what_is_left_at_the_end_of_a_file_joins_the_document_before_it() -> None:
     text = [
-        Passage("a.txt", f"{20 * file + number}", continues=number > 0)
+        Passage("a.txt", f"{20 * file + number} 7", continues=number > 0)
         for file in range(FEW)
         for number in range(5)
     ]
-    plan = make_plan(text, tokenize, Cut(context=1, excerpt=1, document_tokens=3), masked_first=False)
+    plan = make_plan(text, tokenize, Cut(context=2, excerpt=2, document_tokens=6), masked_first=False)
     assert Counter(plan.document.tolist()) == dict.fromkeys(range(FEW), 5)
 
 

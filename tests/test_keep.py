@@ -76,7 +76,7 @@ def test_any_order_in_any_portions_leaves_what_sorting_leaves(
     assert found == [(cell, np.float32(rank), identifier) for cell, rank, identifier, _ in expected]
     assert [shuffled[place][2] for place in keeper.place] == [offer[2] for offer in expected]
     if keys and expected:
-        assert keeper.key is not None and keeper.key.tolist() == [offer[3] for offer in expected]
+        assert keeper.key.tolist() == [offer[3] for offer in expected]
 
 
 @given(offers=OFFERS, k=st.integers(1, 4))
@@ -100,7 +100,7 @@ def test_equal_ranks_go_by_id_and_equal_keys_keep_their_best() -> None:
 def test_nothing_offered_is_nothing_kept() -> None:
     keeper = Keeper(2, 3)
     keeper.settle()
-    assert len(keeper.cell) == 0 and keeper.key is None
+    assert len(keeper.cell) == len(keeper.key) == 0
 
 
 @given(

@@ -435,6 +435,17 @@ def test_dead_and_constant_units_are_marked_and_stay() -> None:
     assert [e["pick"] for e in units[6]["excerpts"]] == ["random"] * 9
 
 
+def test_a_layer_in_which_nothing_ever_fires() -> None:
+    subject = known_subject(gated=[False])
+    known = subject.model.layers[0]  # type: ignore[union-attr, index]
+    known.here[:], known.before[:] = -1.0, -1.0
+    units = unit_lines(*recorded(plan_of(passages(60)), subject, batches=4), evidence=MANY)
+    assert [unit["dead"] for unit in units] == [True] * 6
+    for unit in units:
+        assert {excerpt["pick"] for excerpt in unit["excerpts"]} == {"random"}
+        assert unit["stats"]["max"] == 0 and unit["stats"]["active"] == 0
+
+
 def test_a_unit_of_one_side_is_dead_by_that_side() -> None:
     subject = known_subject(gated=[True])
     known = subject.model.layers[0]  # type: ignore[union-attr, index]

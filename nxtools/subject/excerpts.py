@@ -49,7 +49,9 @@ class Cut:
     pool: tuple[int, int, int] = (400, 200, 200)
 
     def __post_init__(self) -> None:
-        if self.excerpt < 1 or self.context < 1 or self.context % self.excerpt:
+        if self.excerpt < 2:
+            raise UsageError("an excerpt of one token shows nothing", hint="make --excerpt 2 or more")
+        if self.context < 1 or self.context % self.excerpt:
             raise UsageError(
                 f"a context of {self.context} tokens cannot be cut into excerpts of {self.excerpt}",
                 hint="make --context a multiple of --excerpt",

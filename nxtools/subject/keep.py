@@ -72,7 +72,7 @@ class Keeper:
         self.cell = np.zeros(0, np.int32)
         self.rank = np.zeros(0, np.float32)
         self.id = np.zeros(0, np.uint64)
-        self.key: NDArray[np.uint64] | None = None
+        self.key = np.zeros(0, np.uint64)  # empty where offers have none
         self.place = np.zeros(0, np.int32)
         self._offers: list[tuple[NDArray[Any], ...]] = []
 
@@ -93,8 +93,8 @@ class Keeper:
         """Drop what cannot stay, and raise the bars."""
         if not self._offers:
             return
-        kept = (self.cell, self.rank, self.id, self.place) + (() if self.key is None else (self.key,))
-        parts = [kept, *self._offers] if len(self.cell) else self._offers
+        kept = (self.cell, self.rank, self.id, self.place, self.key)
+        parts = [kept[: len(self._offers[0])], *self._offers]
         self._offers = []
         cell, rank, identifier, place, *keys = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = ranked(cell, rank, identifier)
@@ -106,6 +106,7 @@ class Keeper:
         stays = turn < self.k
         order, turn = order[stays], turn[stays]
         self.cell, self.rank, self.id = cell[order], rank[order], identifier[order]
-        self.place, self.key = place[order], keys[0][order] if keys else None
+        self.place = place[order]
+        self.key = keys[0][order] if keys else self.key
         last = turn == self.k - 1
         self.bar[self.cell[last]] = self.rank[last]

@@ -35,7 +35,7 @@ KEY_TOKENS = 8  # excerpts with the same tokens up to the peak are near duplicat
 
 @dataclass(frozen=True)
 class Keep:
-    """How many excerpts are kept per unit, set and side: in the list, and in each bin of the maximum."""
+    """How many excerpts are kept per unit and set: in the list of each side, and in each stratum."""
 
     top: int = 20
     spread: int = 2
@@ -83,10 +83,11 @@ class LayerRecorder:
         keep: Keep,
         *,
         signed: bool,
-        pool_size: int,
+        excerpts: NDArray[np.int64],
         reduce: Reducer,
         put: Callable[[bytes], str],
     ) -> None:
+        """`excerpts` (n,) of the plan will come."""
         self.units = units
         self.plan = plan
         self.sides = (1, -1) if signed else (1,)
@@ -101,10 +102,10 @@ class LayerRecorder:
         self.minimum = np.full((len(SETS), units), np.inf, np.float32)
         self.maximum = np.full((len(SETS), units), -np.inf, np.float32)
         self.nonfinite = np.zeros(units, np.int64)
-        # As many as lists keep, and spread over eight octaves.
-        self._rows = Rows(plan.excerpt, cells * (keep.top * len(self.sides) + 16 * keep.spread))
+        kept = cells * (keep.top * len(self.sides) + 16 * keep.spread)  # spread over eight octaves, say
+        self._rows = Rows(plan.excerpt, min(kept, units * len(excerpts)))
         self._reduce = reduce
-        self._pool = PoolRows(units, plan.excerpt, pool_size)
+        self._pool = PoolRows(units, plan.excerpt, int((plan.pool_rank[excerpts] >= 0).sum()))
         self._pool_blobs: list[str] = []
         self._put = put
         self._unit = np.arange(units, dtype=np.int32)
@@ -216,7 +217,7 @@ class LayerRecorder:
         for name, keeper in self._keepers().items():
             arrays[f"{name}.cell"] = keeper.cell
             arrays[f"{name}.place"] = number[keeper.place]
-            if keeper.key is not None:
+            if name != "spread":  # which goes by the plan's priorities
                 arrays[f"{name}.rank"] = keeper.rank
                 arrays[f"{name}.key"] = keeper.key
         arrays["row"] = self._rows.row[places]
@@ -272,7 +273,7 @@ def record_shard(
     from nxtools.subject.sites import captured
 
     excerpts = shard.excerpts(plan)
-    pool_size = int((plan.pool_rank[excerpts] >= 0).sum())
+    context = plan.context[excerpts]
     sites = [site for site in subject.sites if site.layer in layers]
     reduce = Reducer()
     recorders = {
@@ -281,7 +282,7 @@ def record_shard(
             plan,
             keep,
             signed=both_sides(site.layer),
-            pool_size=pool_size,
+            excerpts=excerpts,
             reduce=reduce,
             put=put,
         )
@@ -308,9 +309,7 @@ def record_shard(
             ids[: end - begin, lead:] = contexts
             if bos is not None:
                 ids[:, 0] = bos
-            here = excerpts[
-                np.searchsorted(plan.context[excerpts], begin) : np.searchsorted(plan.context[excerpts], end)
-            ]
+            here = excerpts[slice(*np.searchsorted(context, [begin, end]))]
             parts[:] = _parts(plan, here, begin, contexts)
             run(torch.from_numpy(ids).to(subject.device))
             progress(len(here))

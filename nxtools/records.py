@@ -196,11 +196,11 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
     flat_ids = _rows(excerpts, ids, _as_ids, "ids", "integers from 0 to 2147483647")
     flat = _rows(excerpts, activations, _as_activations, "activations", "numbers or null")
     vocabulary = dict(zip(chain.from_iterable(ids), chain.from_iterable(tokens), strict=True))
-    if not all(isinstance(text, str) for text in vocabulary.values()):
+    if not set(map(type, vocabulary.values())) <= {str}:
         for e in excerpts:
             _tokens(e)
     width = max(lengths, default=0)
-    if all(length == width for length in lengths):
+    if lengths.count(width) == len(lengths):
         shape = (len(excerpts), width)
         return Table(flat_ids.reshape(shape), flat.reshape(shape), vocabulary)
     table_ids = np.full((len(excerpts), width), NO_TOKEN, dtype=np.int32)

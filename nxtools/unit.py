@@ -21,7 +21,8 @@ class Shown:
 
     def question(self) -> dict[str, Any]:
         """What an answer that depends on these excerpts depends on."""
-        return {"ids": self.table.ids, "activations": self.table.activations, "picks": list(self.picks)}
+        picks = " ".join(self.picks)
+        return {"ids": self.table.ids, "activations": self.table.activations, "picks": picks}
 
 
 class Unit:

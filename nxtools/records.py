@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,16 @@ class Table:
 
     ids: NDArray[np.int32]  # (excerpts, tokens)
     activations: NDArray[np.float32]  # (excerpts, tokens); NaN: left out
-    vocabulary: dict[int, str]  # text of every id that occurs
+    texts: list[list[str]]  # of the tokens, by excerpt
+
+    @cached_property
+    def vocabulary(self) -> dict[int, str]:
+        """The text of every id that occurs."""
+        return {
+            id: text
+            for row, texts in zip(self.ids.tolist(), self.texts, strict=True)
+            for id, text in zip(row, texts, strict=False)  # a short row ends in NO_TOKEN
+        }
 
 
 def tabulate(excerpts: Sequence[Record]) -> Table:
@@ -195,19 +205,18 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
             raise InputError(f"{_called(e)}: {each}, which should be as many")
     flat_ids = _rows(excerpts, ids, _as_ids, "ids", "integers from 0 to 2147483647")
     flat = _rows(excerpts, activations, _as_activations, "activations", "numbers or null")
-    vocabulary = dict(zip(chain.from_iterable(ids), chain.from_iterable(tokens), strict=True))
-    if not set(map(type, vocabulary.values())) <= {str}:
+    if not set(map(type, chain.from_iterable(tokens))) <= {str}:
         for e in excerpts:
             _tokens(e)
     width = max(lengths, default=0)
     if lengths.count(width) == len(lengths):
         shape = (len(excerpts), width)
-        return Table(flat_ids.reshape(shape), flat.reshape(shape), vocabulary)
+        return Table(flat_ids.reshape(shape), flat.reshape(shape), tokens)
     table_ids = np.full((len(excerpts), width), NO_TOKEN, dtype=np.int32)
     table = np.full((len(excerpts), width), np.nan, dtype=np.float32)
     inside = np.arange(width) < np.array(lengths)[:, None]
     table_ids[inside], table[inside] = flat_ids, flat
-    return Table(table_ids, table, vocabulary)
+    return Table(table_ids, table, tokens)
 
 
 def _rows(

@@ -3,9 +3,9 @@
     python benchmarks/recording.py --subject DIR [--separator LINE] TEXT…      a real subject on real text
     python benchmarks/recording.py --subject gpt2-small --excerpts 2048        random weights, random tokens
 
-After every recorded batch the bare model runs over a batch of the same shape, so that whatever else the
-machine does slows both alike: the ratio is what counts, not the seconds. Recording is all of `record` (the
-pass, lists, statistics, pool, blobs written to a store of its own), but for loading the model and planning.
+After every few recorded batches the bare model runs over the same ones, so that whatever else the machine
+does slows both alike: the ratio is what counts, not the seconds. Recording is everything (the pass, lists,
+statistics, pool, blobs written to a store of its own) but for loading the model and planning.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 RANDOM_SHAPE = "gpt2-small"
+BATCHES_IN_TURN = 8
 
 
 def main() -> None:
@@ -131,6 +132,8 @@ def one_round(
     import torch
 
     from nxtools.store import Store
+    from nxtools.subject import recorder
+    from nxtools.subject.behind import Behind
     from nxtools.subject.recording import Job, Made, Want
 
     contexts = torch.from_numpy(planned.plan.contexts).long()
@@ -139,20 +142,27 @@ def one_round(
     parameters = {id(parameter): parameter for parameter in subject.model.parameters()}
     model_without_hooks = copy.deepcopy(subject.model, parameters)  # the weights stay where they are
     bare = {"wall": 0.0, "cpu": 0.0}
-    batches = 0
+    begins = range(0, len(contexts), options.batch)
+    recorded = done = 0
 
     def run_bare(_: int) -> None:
-        nonlocal batches
+        nonlocal recorded, done
+        recorded += 1
+        if recorded % BATCHES_IN_TURN and recorded < len(begins):
+            return
+        recorders[-1].wait()  # for what is still recorded behind the pass
         begun = time.perf_counter(), time.process_time()
-        first = batches * options.batch
         with torch.inference_mode():
-            ids = torch.zeros((options.batch, contexts.shape[1]), dtype=torch.long)
-            ids[: len(contexts) - first] = contexts[first : first + options.batch]
-            model_without_hooks(input_ids=ids, use_cache=False)
-        batches += 1
+            for first in begins[done:recorded]:
+                ids = torch.zeros((options.batch, contexts.shape[1]), dtype=torch.long)
+                ids[: len(contexts) - first] = contexts[first : first + options.batch]
+                model_without_hooks(input_ids=ids, use_cache=False)
+        done = recorded
         bare["wall"] += time.perf_counter() - begun[0]
         bare["cpu"] += time.process_time() - begun[1]
 
+    recorders: list[Any] = []
+    recorder.Behind = lambda: recorders.append(Behind()) or recorders[-1]  # type: ignore[assignment, misc]
     progress = (lambda _: None) if options.alone else run_bare
     loaded = Loaded(model, subject)
     with tempfile.TemporaryDirectory(dir=folder) as cache, Store(cache) as store:

@@ -8,7 +8,8 @@ excerpt has tokens; whole rows are copied for the few excerpts that may enter a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from nxtools.arrays import pack
 from nxtools.records import SETS
+from nxtools.subject.behind import Behind
 from nxtools.subject.bins import BINS, Histogram, bins_of, strata_of
 from nxtools.subject.excerpts import Plan, mix
 from nxtools.subject.keep import Keeper
@@ -113,12 +115,14 @@ class LayerRecorder:
     def add(self, values: torch.Tensor, part: Part) -> None:
         """values: activations (excerpts, tokens, units)."""
         counted, excerpts = values[:, part.first :], part.excerpts
-        reduced = self._reduce(counted, signed=len(self.sides) == 2)
-        bad = ~np.isfinite(reduced.powers[0])
-        if bad.any():
-            self._count_nonfinite(counted, bad)
-        self._add_statistics(reduced, part, bad)
-        self._offer(values, part, _without(reduced, bad))
+        of_set = np.arange(len(SETS))[:, None] == self.plan.set[excerpts]  # (sets, excerpts)
+        reduced = self._reduce(counted, of_set, signed=len(self.sides) == 2)
+        self.powers += reduced.powers
+        self.tokens += of_set.sum(axis=1) * counted.shape[1]
+        self._add_extremes(reduced, of_set)
+        if reduced.bad is not None:
+            self._count_nonfinite(counted, reduced.bad)
+        self._offer(values, part, _without_bad(reduced))
         members = self.plan.pool_rank[excerpts] >= 0
         if members.any():
             pooled = values[torch.from_numpy(members).to(values.device)]
@@ -127,11 +131,7 @@ class LayerRecorder:
         if self._rows.fresh > self._rows.kept // 2:
             self._settle()
 
-    def _add_statistics(self, reduced: Reduced, part: Part, bad: NDArray[np.bool_]) -> None:
-        of_set = np.arange(len(SETS))[:, None] == self.plan.set[part.excerpts]  # (sets, excerpts)
-        powers = np.where(bad, 0.0, reduced.powers) if bad.any() else reduced.powers
-        self.powers += of_set.astype(np.float64) @ powers
-        self.tokens += of_set.sum(axis=1) * (self.plan.excerpt - part.first)
+    def _add_extremes(self, reduced: Reduced, of_set: NDArray[np.bool_]) -> None:
         for place, members in enumerate(of_set):
             if members.any():
                 highest = reduced.maximum[members].max(axis=0)
@@ -227,12 +227,13 @@ class LayerRecorder:
         return Recording(pack(arrays), self._pool_blobs, int(self.tokens.sum()), refused)
 
 
-def _without(reduced: Reduced, bad: NDArray[np.bool_]) -> Reduced:
-    """With zeros for what is not finite, which no list takes."""
-    if not bad.any():
+def _without_bad(reduced: Reduced) -> Reduced:
+    """With zeros, which no list takes, for what is not finite."""
+    if reduced.bad is None:
         return reduced
-    minimum = None if reduced.minimum is None else np.where(bad, np.float32(0), reduced.minimum)
-    return Reduced(np.where(bad, np.float32(0), reduced.maximum), minimum, reduced.powers)
+    zero = np.float32(0)
+    minimum = None if reduced.minimum is None else np.where(reduced.bad, zero, reduced.minimum)
+    return replace(reduced, maximum=np.where(reduced.bad, zero, reduced.maximum), minimum=minimum)
 
 
 def near_keys(contexts: NDArray[np.int32]) -> NDArray[np.uint64]:
@@ -268,7 +269,7 @@ def record_shard(
 
     Batches have one shape, so that activations do not depend on where a shard ends: the last one is filled up
     with zeros that nobody looks at. `bos` is put in front of every context and is not part of it. `put` takes
-    the parts of the pool and returns their digests.
+    the parts of the pool and returns their digests; it is called from another thread.
     """
     from nxtools.subject.sites import captured
 
@@ -291,6 +292,7 @@ def record_shard(
     width = plan.contexts.shape[1]
     lead = 0 if bos is None else 1
     parts: list[Part] = []
+    behind = Behind()
 
     def read(layer: int, activations: torch.Tensor) -> None:
         for part in parts:
@@ -299,9 +301,9 @@ def record_shard(
             if part.rows[-1] != len(part.rows) - 1:
                 rows = torch.from_numpy(part.rows).to(activations.device)
                 values = activations[rows, first : first + plan.excerpt]
-            recorders[layer].add(values, part)
+            behind(partial(recorders[layer].add, values, part))
 
-    with captured(subject.model, sites, read) as run:
+    with captured(subject.model, sites, read) as run, behind:
         for begin in range(shard.first, shard.last, batch):
             end = min(begin + batch, shard.last)
             contexts = plan.contexts[begin:end]
@@ -310,7 +312,7 @@ def record_shard(
             if bos is not None:
                 ids[:, 0] = bos
             here = excerpts[slice(*np.searchsorted(context, [begin, end]))]
-            parts[:] = _parts(plan, here, begin, contexts)
+            parts = list(_parts(plan, here, begin, contexts))
             run(torch.from_numpy(ids).to(subject.device))
             progress(len(here))
     while recorders:

@@ -13,15 +13,16 @@ PIECE = 1 << 17  # values reduced together: with their squares in float64 they s
 
 @dataclass(frozen=True)
 class Reduced:
-    """Arrays (excerpts, units)."""
+    """What is left of n excerpts and N units."""
 
-    maximum: NDArray[np.float32]
-    minimum: NDArray[np.float32] | None
-    powers: NDArray[np.float64]  # (4, excerpts, units)
+    maximum: NDArray[np.float32]  # (n, N)
+    minimum: NDArray[np.float32] | None  # (n, N)
+    bad: NDArray[np.bool_] | None  # (n, N) where something is not finite; None where nothing is
+    powers: NDArray[np.float64]  # (4, groups, N) sums over the excerpts of a group, without bad ones
 
 
 class Reducer:
-    """Reduces activations (excerpts, tokens, units) over their tokens, in pieces.
+    """Reduces activations (excerpts, tokens, units), in pieces.
 
     Sums are float64 from the first, so that moments do not depend on how text is cut into excerpts.
     """
@@ -29,8 +30,8 @@ class Reducer:
     def __init__(self) -> None:
         self._scratch = torch.empty(0)
 
-    def __call__(self, values: torch.Tensor, *, signed: bool) -> Reduced:
-        """`minimum` is taken of signed units only."""
+    def __call__(self, values: torch.Tensor, groups: NDArray[np.bool_], *, signed: bool) -> Reduced:
+        """groups: (groups, excerpts), which excerpts are summed up together. `minimum`: for signed units."""
         excerpts, tokens, units = values.shape
         device = values.device
         wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
@@ -50,10 +51,16 @@ class Reducer:
             torch.sum(torch.mul(power, power, out=square), 1, out=powers[1, here])
             torch.sum(power.mul_(square), 1, out=powers[2, here])
             torch.sum(square.mul_(square), 1, out=powers[3, here])
+        finite = powers[0].isfinite()
+        bad = None if bool(finite.all()) else ~finite
+        if bad is not None:
+            powers[:, bad] = 0.0
+        shares = torch.from_numpy(groups).to(device, wide)
         return Reduced(
             maximum.cpu().numpy(),
             None if minimum is None else minimum.cpu().numpy(),
-            powers.cpu().double().numpy(),
+            None if bad is None else bad.cpu().numpy(),
+            torch.stack([shares @ power for power in powers]).cpu().double().numpy(),
         )
 
     def _piece(self, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

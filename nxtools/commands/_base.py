@@ -41,7 +41,7 @@ class NxCommand(click.Command):
         self.takes = takes
         self.gives = gives
         for name, option in self.options().items():
-            option.envvar = config.variable(name)
+            option.envvar = option.envvar or config.variable(name)
 
     def options(self) -> dict[str, click.Option]:
         """The options that have a value, by name as it is typed: `allow-errors`."""

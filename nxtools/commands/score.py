@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ nx-score --baselines none explained.jsonl | jq '.explanations[0].scores[0].top_a
 nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
 """
 
+# Each in a module with `run(shared, options)`, which is imported when it is asked for.
+OTHER_METHODS: dict[str, str] = {}
+
 
 @command(
     "nx-score",
@@ -41,6 +45,14 @@ nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
     gives="the same lines with scores beside each explanation, baselines and a null",
 )
 @inputs_argument
+@click.option(
+    "--method",
+    type=click.Choice(["correlation", *OTHER_METHODS]),
+    default="correlation",
+    show_default=True,
+    envvar="NXTOOLS_SCORE_METHOD",
+    help="What is measured.",
+)
 @click.option(
     "--baselines",
     type=click.Choice(["all", "null", "none"]),
@@ -56,11 +68,12 @@ nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
     help=f"Who predicts what has no simulation yet: {MODELS}; pattern runs the sentence.",
 )
 @click.option(
-    "--method",
+    "--simulation",
     type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
     default="auto",
     show_default=True,
-    help="How a model predicts, as for nx-simulate.",
+    envvar="NXTOOLS_METHOD",
+    help="How a model predicts: nx-simulate --method.",
 )
 @click.option(
     "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
@@ -80,6 +93,9 @@ def main(**options: Any) -> int:
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-score", options)
+    if options["method"] != "correlation":
+        other = importlib.import_module(OTHER_METHODS[options["method"]])
+        return int(other.run(shared, options))
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
@@ -94,7 +110,7 @@ def main(**options: Any) -> int:
 
     if options["simulator"] != "pattern":
         return _by_model(shared, options, step, prepare, say)
-    check_unused("patterns", "method")
+    check_unused("patterns", "simulation")
     return run_units(shared, lambda store: step, prepare=prepare, finish=say)
 
 
@@ -115,7 +131,7 @@ def _by_model(
     def begin(store: Store) -> Callable[[Record], Step]:
         asking = assisted.asking(options["simulator"], store)
         prompt = Path(options["prompt"]) if options["prompt"] else None
-        simulator = Simulator(Simulating(asking, options["method"], prompt, options["examples"]))
+        simulator = Simulator(Simulating(asking, options["simulation"], prompt, options["examples"]))
         simulators.append(simulator)
 
         def step(record: Record) -> Step:

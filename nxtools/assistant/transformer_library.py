@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from nxtools.errors import ModelError
 from nxtools.subject.identity import weight_files
-from nxtools.subject.load import DTYPES, _explained, _quietly, pick_device
+from nxtools.subject.load import DTYPES, explained, pick_device, quietly
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Model:
         if threads:
             torch.set_num_threads(threads)
         weight_files(path)
-        with _quietly(), _explained(path):
+        with quietly(), explained(path):
             self.model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=DTYPES[dtype],

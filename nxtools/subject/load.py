@@ -80,7 +80,7 @@ def load_subject(
     target = pick_device(device)
     dtype = pick_dtype(dtype, target, path)
     weight_files(path, allow_pickle=allow_pickle)
-    with _quietly(), _explained(path):
+    with quietly(), explained(path):
         config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         if config.is_encoder_decoder:
             raise ModelError("has an encoder", where=str(path), hint="a subject is a causal language model")
@@ -118,7 +118,7 @@ def _text_model(model: Any) -> Any:
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer in a folder, as transformers' PreTrainedTokenizerBase. ModelError when there is none."""
     tokenizer_files(path)
-    with _quietly(), _explained(path):
+    with quietly(), explained(path):
         return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
@@ -152,7 +152,7 @@ def _front(tokenizer: Any) -> list[int]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bars and advice: what matters is raised."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -169,7 +169,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """transformers and what it loads raise nearly any class of error about a folder that is not right."""
     try:
         yield

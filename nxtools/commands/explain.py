@@ -35,6 +35,7 @@ nx-record --subject DIR text/ | nx-top | nx-explain > explained.jsonl
 nx-explain --literals 10 units.jsonl | nx-score
 nx-explain --explainer llama:qwen2.5-7b-instruct-q4_k_m.gguf -n 5 --best units.jsonl
 nx-explain --explainer openai:gpt-4o-mini --view contrast units.jsonl
+nx-explain --explainer hf:Qwen/Qwen2.5-7B-Instruct --paraphrase explained.jsonl > with-others.jsonl
 nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 """
 
@@ -84,6 +85,9 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 @click.option("--best", is_flag=True, help="Keep the candidate that scores best on the validation set.")
 @click.option("--diverse", is_flag=True, help="Ask for lists of candidates, under other examples.")
 @click.option("--simulator", metavar="MODEL", help="Who compares candidates  [default: the explainer].")
+@click.option(
+    "--paraphrase", is_flag=True, help="Reword the explanations that units carry; make no new ones."
+)
 @assistant_options
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -96,6 +100,8 @@ def main(**options: Any) -> int:
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-explain", options)
+    if options["paraphrase"]:
+        return _reworded(shared, options)
     if options["text"] is None and options["explainer"] != "pattern":
         return _by_model(shared, options)
     check_unused("patterns", *OF_MODELS)
@@ -146,6 +152,29 @@ def _by_model(shared: Shared, options: dict[str, Any]) -> int:
         return explainer.step
 
     return assisted.run(begin, unread=lambda: sum(explainer.unread for explainer in explainers))
+
+
+def _reworded(shared: Shared, options: dict[str, Any]) -> int:
+    """Explanations in other words, by a language model."""
+    from nxtools.explain.rewording import Reworder, Rewording
+
+    for name in typed("text", "examples", *OF_MODELS):
+        raise UsageError(f"--{name} is for new explanations: it does not go with --paraphrase")
+    if options["explainer"] == "pattern":
+        raise UsageError("--paraphrase takes a language model", hint=f"--explainer {MODELS}")
+    assisted = Assisted(shared, options, "explain", options["explainer"])
+    prompt = Path(options["prompt"]) if options["prompt"] else None
+    reworders: list[Reworder] = []
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        reworders.append(Reworder(Rewording(assisted.asking(options["explainer"], store), prompt)))
+        return reworders[-1].step
+
+    def told() -> str:
+        seen = sum(reworder.seen for reworder in reworders)
+        return "" if seen else "no unit carries an explanation in words"
+
+    return assisted.run(begin, unread=lambda: sum(one.unread for one in reworders), told=told)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def main(**options: Any) -> int:
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    summary = Summary(wanted)
+    summary = Summary(wanted, perhaps=("paraphrase",))
     step = _step(engine, pools, wanted, options["literals"], summary)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
@@ -197,7 +197,7 @@ def _step(
         for explanation in told:
             explanation["scores"] = []
         entries = [
-            ("explanation", entry, *prediction)
+            ("paraphrase" if "paraphrase_of" in entry else "explanation", entry, *prediction)
             for entry in told
             for prediction in _predictions(target, entry)
         ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nxtools.assistant.asking import Asking
 from nxtools.assistant.prompts import Prompt, read_prompt
 from nxtools.assistant.protocol import Completion
 from nxtools.explain.asked import LISTED, messages, read
+from nxtools.explain.drawing import Asked, drawn
 from nxtools.explain.pattern import identify
 from nxtools.explain.showing import Evidence, evidence, sides
 from nxtools.score.correlation import correlation, excerpt_sums
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
 FORMS = ("paper", "marked")
 PROMPTS = Path(__file__).parent / "prompts"
-AGAIN = 2  # further draws for an answer that cannot be read
 
-Asked = Generator[Sequence[Question], list[Any], Any]
 Simulate = Callable[[Unit, Record, str], Asked]  # unit, explanation, set -> simulations for its record
 
 
@@ -71,7 +70,7 @@ class Explainer:
         unit = Unit(record)
         prompt = yield from self._chosen()
         if isinstance(prompt, Failure):
-            return _with(record, [{"by": self._by(None), "error": _staged(prompt)}])
+            return with_entries(record, [{"by": self._by(None), "error": staged(prompt)}])
         shown = {sign: evidence(unit, sign, how.view, how.excerpts, how.pool_of) for sign in sides(unit)}
         found: list[Record] = []
         for sign, seen in shown.items():
@@ -80,7 +79,7 @@ class Explainer:
         if not any(shown.values()):
             failure = Failure("explain", "no-evidence", "no excerpt of the evidence has an activation")
             found = [{"by": self._by(prompt), "error": failure.record()}]
-        return _with(record, found)
+        return with_entries(record, found)
 
     def _chosen(self) -> Asked:
         """The prompt; a failure when it cannot be known which one suits the model."""
@@ -110,52 +109,28 @@ class Explainer:
     def _explained(self, unit: Unit, sign: str, seen: Evidence, prompt: Prompt) -> Asked:
         """The entries for one sign: its candidates, or the best of them."""
         how = self.explaining
-        texts, used, failure = yield from self._texts(seen, prompt)
+        each = min(how.candidates, LISTED) if how.diverse else 1
+        found = yield from drawn(
+            lambda draw: self._question(seen, prompt, draw, each),
+            lambda answer: read(prompt, answer, wanted=each),
+            -(-how.candidates // each),
+            chance=prompt.temperature > 0,
+        )
         side = {"sign": sign} if unit.sign == "+-" else {}
         by = self._by(prompt)
-        if not texts:
-            self.unread += failure.kind == "unparseable"
-            return [{**side, "by": by, "error": _staged(failure)}]
-        more: Record = {**side, "scale": float(f"{seen.scale:.4g}"), "usage": used}
+        if not found.texts:
+            self.unread += found.unread
+            return [{**side, "by": by, "error": staged(found.failure)}]
+        more: Record = {**side, "scale": float(f"{seen.scale:.4g}"), "usage": found.usage}
         if how.view == "next-token":
             more["view"] = how.view
         entries: list[Record] = []
-        for text in texts:
+        for text in found.texts[: how.candidates]:
             seed = identify({"text": text, "by": {**by, **side}})["id"]
             entries.append({"id": seed, "text": text, "by": by, **more})
         if how.best is None:
             return entries
         return [(yield from self._best(unit, entries, how.best))]
-
-    def _texts(self, seen: Evidence, prompt: Prompt) -> Asked:
-        """Up to as many different explanations as are wanted, what they cost, and the last failure."""
-        how = self.explaining
-        each = min(how.candidates, LISTED) if how.diverse else 1
-        wanted = list(range(-(-how.candidates // each)))
-        next_draw = len(wanted)
-        texts: list[str] = []
-        used = {"calls": 0, "tokens_in": 0, "tokens_out": 0}
-        failure = Failure("explain", "unparseable", "no answer could be read as an explanation")
-        for attempt in range(1 + AGAIN):
-            answers = yield [self._question(seen, prompt, draw, each) for draw in wanted]
-            unread = 0
-            for answer in answers:
-                if isinstance(answer, Failure):
-                    failure = answer
-                    continue
-                used["calls"] += 1
-                used["tokens_in"] += answer.get("tokens_in") or 0
-                used["tokens_out"] += answer.get("tokens_out") or 0
-                read_now = read(prompt, answer["text"], wanted=each)
-                unread += not read_now
-                texts += [text for text in read_now if text not in texts]
-                if not read_now:
-                    failure = _unparseable(answer)
-            if not unread or not prompt.temperature or attempt == AGAIN:
-                break
-            wanted = list(range(next_draw, next_draw + unread))
-            next_draw += unread
-        return texts[: how.candidates], used, failure
 
     def _question(self, seen: Evidence, prompt: Prompt, draw: int, wanted: int) -> Question:
         how = self.explaining
@@ -200,17 +175,11 @@ def _correlation(unit: Unit, simulations: Sequence[Record]) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _unparseable(answer: Record) -> Failure:
-    cut = " (it was cut off: max_tokens)" if answer.get("finish") == "length" else ""
-    said = " ".join(str(answer["text"]).split())[:120]
-    return Failure("explain", "unparseable", f"not an explanation{cut}: {said!r}")
-
-
-def _staged(failure: Failure) -> Record:
+def staged(failure: Failure) -> Record:
     return {**failure.record(), "stage": "explain"}
 
 
-def _with(record: Record, entries: list[Record]) -> Record:
+def with_entries(record: Record, entries: list[Record]) -> Record:
     """The unit with more explanations; the same ones again, and errors by the same, give way to them."""
     new = {entry["id"] for entry in entries if "id" in entry}
     authors = [entry["by"] for entry in entries]

@@ -133,14 +133,16 @@ class Mean:
 class Summary:
     """Takes scores one by one, in any order; what it says does not depend on the order.
 
-    series: what is compared, the main one first, such as ("pattern", "token-table", "token-list", "null").
+    series: what is compared, the main one first, such as ("pattern", "token-table", "token-list", "null");
+    perhaps: further ones, of which nothing is said where there are none.
     """
 
-    def __init__(self, series: Sequence[str]) -> None:
-        self.series = tuple(series)
+    def __init__(self, series: Sequence[str], perhaps: Sequence[str] = ()) -> None:
+        self.series = (*series, *perhaps)
+        self._perhaps = frozenset(perhaps)
         self.failed: Counter[str] = Counter()
         self._means: dict[tuple[str, str], dict[int, Mean]] = {
-            (name, figure): defaultdict(Mean) for name in series for figure in SUMMARISED
+            (name, figure): defaultdict(Mean) for name in self.series for figure in SUMMARISED
         }
         self._documents: set[str] = set()
         self._pending: dict[tuple[str, str, int], list[tuple[str, float, Floats]]] = defaultdict(list)
@@ -193,7 +195,15 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """By series: figures over all units, top-and-random by layer, shares over thresholds, failures."""
-        return {series: self._series(series) for series in self.series}
+        return {series: self._series(series) for series in self.there()}
+
+    def there(self) -> list[str]:
+        """The series that something is said of."""
+        self._settle()
+        return [name for name in self.series if name not in self._perhaps or self._has(name)]
+
+    def _has(self, series: str) -> bool:
+        return self.failed[series] > 0 or any(self._means[series, figure] for figure in SUMMARISED)
 
     def _series(self, series: str) -> dict[str, Any]:
         main = self.mean(series, "top_and_random")
@@ -207,22 +217,23 @@ class Summary:
 
     def lines(self) -> list[str]:
         """For people: a column for each series, means of top-and-random by layer, then of each figure."""
-        rows = [["mean ± 95% (units)", *self.series]]
+        there = self.there()
+        rows = [["mean ± 95% (units)", *there]]
 
         def row(label: str, cells: Sequence[str]) -> None:
             if any(cells):
                 rows.append([label, *cells])
 
         for layer in self.layers():
-            cells = [_cell(self.mean(series, "top_and_random", layer)) for series in self.series]
+            cells = [_cell(self.mean(series, "top_and_random", layer)) for series in there]
             row(f"layer {layer}", cells)
         for figure in SUMMARISED:
-            row(figure.replace("_", " "), [_cell(self.mean(series, figure)) for series in self.series])
-        mains = [self.mean(series, "top_and_random") for series in self.series]
+            row(figure.replace("_", " "), [_cell(self.mean(series, figure)) for series in there])
+        mains = [self.mean(series, "top_and_random") for series in there]
         for threshold in THRESHOLDS:
             row(f"over {threshold}", [_percent(mean.over(threshold)) for mean in mains])
         row("absent", [str(mean.absent.total()) for mean in mains])
-        row("failed", [str(self.failed[series]) for series in self.series])
+        row("failed", [str(self.failed[series]) for series in there])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -159,7 +159,7 @@ class Simulator:
         rest = iter(answers)
         view = _view(explanation)
         factor = float(explanation.get("scale") or 1.0) * (-1 if _sign(unit, explanation) == "-" else 1)
-        made = []
+        made: list[Record] = []
         for one in shown:
             for row, (name, tokens) in enumerate(zip(one.excerpts, _texts(one), strict=True)):
                 count = len(_seen(tokens, view))
@@ -169,7 +169,7 @@ class Simulator:
                 predicted = _predicted(form, asked, count)
                 if isinstance(predicted, Failure):
                     self.excerpts_failed += predicted.kind == "no-numbers"
-                    made.append({"by": by, "excerpt": name, "error": _staged(predicted)})
+                    made.append({"excerpt": name, "error": _staged(predicted)})
                     continue
                 if form.method == "all-at-once" and asked:
                     by = {**by, "numbers": f"0-{asked[0].get('top', 10)}"}
@@ -177,8 +177,8 @@ class Simulator:
                 recorded = _recorded(predicted, out, factor)
                 self.tokens += len(predicted)
                 self.failed += recorded.get("failed", 0)
-                made.append({"by": by, "excerpt": name, **recorded})
-        return made
+                made.append({"excerpt": name, **recorded})
+        return [{"by": by, **one} for one in made]
 
 
 def _view(explanation: Record) -> str:

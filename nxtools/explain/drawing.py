@@ -1,0 +1,66 @@
+"""Answers that are drawn until they can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nxtools.stage import Failure, Question
+from nxtools.stream import Record
+
+NOTHING = Failure("explain", "unparseable", "no answer could be read")
+AGAIN = 2  # further draws for an answer that cannot be read
+
+Asked = Generator[Sequence[Question], list[Any], Any]
+
+
+@dataclass
+class Drawn:
+    """Different texts in the order of their draws, what their answers cost, and why there are no more.
+
+    unread: whether the last answer came, but could not be read.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    usage: Record = field(default_factory=lambda: {"calls": 0, "tokens_in": 0, "tokens_out": 0})
+    failure: Failure = NOTHING
+
+    @property
+    def unread(self) -> bool:
+        return not self.texts and self.failure.kind == "unparseable"
+
+
+def drawn(
+    question: Callable[[int], Question], read: Callable[[str], list[str]], draws: int, *, chance: bool
+) -> Asked:
+    """`Drawn` from the answers to question(0) … question(draws - 1), and to further ones for those that
+    `read` finds nothing in. chance: whether another draw may come out differently."""
+    found = Drawn()
+    wanted = list(range(draws))
+    for attempt in range(1 + AGAIN):
+        answers = yield [question(draw) for draw in wanted]
+        unread = 0
+        for answer in answers:
+            if isinstance(answer, Failure):
+                found.failure = answer
+                continue
+            found.usage["calls"] += 1
+            found.usage["tokens_in"] += answer.get("tokens_in") or 0
+            found.usage["tokens_out"] += answer.get("tokens_out") or 0
+            texts = read(answer["text"])
+            found.texts += [text for text in texts if text not in found.texts]
+            if not texts:
+                unread += 1
+                found.failure = _unparseable(answer)
+        if not unread or not chance or attempt == AGAIN:
+            break
+        wanted = list(range(draws, draws + unread))
+        draws += unread
+    return found
+
+
+def _unparseable(answer: Record) -> Failure:
+    cut = " (it was cut off: max_tokens)" if answer.get("finish") == "length" else ""
+    said = " ".join(str(answer["text"]).split())[:120]
+    return Failure("explain", "unparseable", f"not an explanation{cut}: {said!r}")

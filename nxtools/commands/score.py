@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused
+from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused
 from nxtools.commands._base import (
     Shared,
     command,
@@ -99,14 +99,15 @@ def main(**options: Any) -> int:
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    summary = Summary(wanted, perhaps=("paraphrase",))
-    step = _step(engine, pools, wanted, options["literals"], summary)
+    summary = Summary(wanted, perhaps=("paraphrase", "truth"))
+    ceilings = Ceilings(shared)
+    step = _step(engine, pools, wanted, options["literals"], summary, ceilings)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         return _with_previous(units) if "null" in wanted else units
 
     def say(progress: Progress, counts: Counts) -> None:
-        _say(progress, counts, summary)
+        _say(progress, counts, summary, ceilings)
 
     if options["simulator"] != "pattern":
         return _by_model(shared, options, step, prepare, say)
@@ -171,9 +172,18 @@ def _with_previous(units: Iterable[Record]) -> Iterator[Record]:
 def _first_text(unit: Record) -> str | None:
     """The text of a unit's first explanation that is a pattern, which can be run on another unit."""
     for explanation in unit.get("explanations") or ():
-        if isinstance(explanation, dict) and isinstance(explanation.get("text"), str):
+        if not isinstance(explanation, dict) or "candidate" in explanation:
+            continue
+        if isinstance(explanation.get("text"), str):
             return str(explanation["text"]) if _is_pattern(explanation) else None
     return None
+
+
+def _series(explanation: Record) -> str | None:
+    """The column of the summary that follows an explanation; none for the false ones of a puzzle."""
+    if "candidate" in explanation:
+        return "truth" if explanation["candidate"] == "truth" else None
+    return "paraphrase" if "paraphrase_of" in explanation else "explanation"
 
 
 def _is_pattern(explanation: Record) -> bool:
@@ -182,8 +192,14 @@ def _is_pattern(explanation: Record) -> bool:
 
 
 def _step(
-    engine: Engine, pools: Pools, wanted: tuple[str, ...], literals: int, summary: Summary
+    engine: Engine,
+    pools: Pools,
+    wanted: tuple[str, ...],
+    literals: int,
+    summary: Summary,
+    ceilings: Ceilings,
 ) -> Callable[[Record], Step]:
+    from nxtools.records import to_run
     from nxtools.score.series import VERSION, Job, Target, question, unpacked
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
@@ -197,7 +213,7 @@ def _step(
         for explanation in told:
             explanation["scores"] = []
         entries = [
-            ("paraphrase" if "paraphrase_of" in entry else "explanation", entry, *prediction)
+            (_series(entry), entry, *prediction)
             for entry in told
             for prediction in _predictions(target, entry)
         ]
@@ -210,18 +226,18 @@ def _step(
             if not isinstance(job, Failure)
         ]
         answers = iter((yield questions) if questions else [])
-        followed: set[str] = set()  # the summary follows a unit's first score of each series
+        followed: set[str | None] = set()  # the summary follows a unit's first score of each series
         for series, entry, simulator, job in entries:
             answer = job if isinstance(job, Failure) else next(answers)
             score: Record = {"method": "correlation", "simulator": simulator}
-            first = series not in followed
+            first = series is not None and series not in followed
             followed.add(series)
             if isinstance(answer, Failure):
                 entry["scores"].append(score | {"error": answer.record()})
                 if first:
                     summary.fail(series)
                 continue
-            entry["scores"].append(score | answer["score"])
+            entry["scores"].append(score | answer["score"] | {"replicates": answer["replicates"]})
             if first:
                 drawn, documents = unpacked(answer["replicates"]), target.held_out.documents
                 summary.add(series, target.unit.layer, target.unit.name, answer["score"], drawn, documents)
@@ -238,6 +254,7 @@ def _step(
         for simulations in by_simulator.values():
             by = simulations[0].get("by") or {}
             simulator = str(by.get("simulator", "unknown"))
+            ceilings.note(by)
             expected = {
                 s["excerpt"]: s["expected"] for s in simulations if "excerpt" in s and "expected" in s
             }
@@ -247,7 +264,10 @@ def _step(
             else:
                 message = "every simulation of the held-out excerpts is an error"
                 found.append((simulator, Failure("score", "no-simulation", message)))
-        return found or [("pattern", Job(target, "explanation", text=explanation["text"]))]
+        pattern = to_run(explanation)
+        if found or pattern is None:  # words that no pattern says, and that nobody simulated
+            return found
+        return [("pattern", Job(target, "explanation", text=pattern))]
 
     def _baselines(
         target: Target, wanted: tuple[str, ...], literals: int, previous: tuple[str, str | None] | None
@@ -268,10 +288,10 @@ def _step(
     return step
 
 
-def _say(progress: Progress, counts: Counts, summary: Summary) -> None:
+def _say(progress: Progress, counts: Counts, summary: Summary, ceilings: Ceilings) -> None:
     """The means of the run, for people."""
     if summary.layers():
-        for line in summary.lines():
+        for line in [*summary.lines(), *ceilings.lines()]:
             progress.say(line)
     progress.say(
         f"{counts.units} units; {counts.computed} scores computed, {counts.from_store} from the store, "

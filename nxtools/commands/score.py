@@ -199,7 +199,7 @@ def _step(
     summary: Summary,
     ceilings: Ceilings,
 ) -> Callable[[Record], Step]:
-    from nxtools.records import to_run
+    from nxtools.explain.pattern import to_run
     from nxtools.score.series import VERSION, Job, Target, question, unpacked
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit

@@ -120,13 +120,14 @@ def _simulate(jobs: list[Any]) -> list[Any]:
 
 
 def _step(engine: Engine, pools: Pools, sets: tuple[str, ...]) -> Callable[[Record], Step]:
+    from nxtools.explain.pattern import to_run
     from nxtools.simulate.pattern import VERSION, question
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
 
     def step(record: Record) -> Step:
-        told = [e for e in record.get("explanations") or [] if isinstance(e.get("text"), str)]
-        if not told or record.get("error"):
+        patterns = [(e, text) for e in record.get("explanations") or [] if (text := to_run(e)) is not None]
+        if not patterns or record.get("error"):
             return record
         unit = Unit(record)
         shown = [unit.shown(name) for name in sets]
@@ -135,16 +136,16 @@ def _step(engine: Engine, pools: Pools, sets: tuple[str, ...]) -> Callable[[Reco
             Question(
                 "simulate.pattern",
                 VERSION,
-                question(e["text"], e.get("scale"), shown, unit, pools.digest(unit)),
+                question(text, e.get("scale"), shown, unit, pools.digest(unit)),
                 engine,
-                (e["text"], e.get("scale"), shown, lexicon),
+                (text, e.get("scale"), shown, lexicon),
                 kind="simulation",
             )
-            for e in told
+            for e, text in patterns
         ]
         names = [name for one in shown for name in one.excerpts]
         by: Record = {"simulator": "pattern", "version": VERSION}
-        for explanation, answer in zip(told, answers, strict=True):
+        for (explanation, _), answer in zip(patterns, answers, strict=True):
             others = [s for s in explanation.get("simulations") or [] if s.get("by") != by]
             if isinstance(answer, Failure):
                 made: list[Record] = [{"by": by, "error": answer.record()}]

@@ -40,6 +40,13 @@ def identify(explanation: Record) -> Record:
     return {"id": hashlib.sha256(seed).hexdigest()[:12], **explanation}
 
 
+def to_run(explanation: Record) -> str | None:
+    """The sentence that stands for an explanation where patterns are run: its text, or what `pattern` says
+    beside words; None where no pattern says them."""
+    found = explanation.get("pattern", explanation.get("text"))
+    return found if isinstance(found, str) else None
+
+
 def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failure:
     """What a learned pattern puts on the unit line, without its author: text, scale and coverage."""
     own, validation = (_own(unit, which, shared) for which in ("evidence", "validation"))

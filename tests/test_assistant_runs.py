@@ -292,6 +292,40 @@ def test_a_whole_run_through_the_server(run: Run, served: str, lines: bytes) -> 
     assert simulated.returncode == any("error" in s for s in made)
 
 
+def test_scores_by_a_model_here_with_the_ceiling_of_its_simulations(
+    run: Run, lines: bytes, tmp_path: Path
+) -> None:
+    """A tokenizer of few tokens gives numbers some mass, even by chance."""
+    path = gguf_model.write_gguf(tmp_path / "small.gguf", vocabulary=gguf_model.sentencepiece())
+    told = []
+    for line in lines.splitlines()[:2]:
+        record = orjson.loads(line)
+        by = {"explainer": "someone"}
+        record["explanations"] = [{"id": "x", "text": "words with a 7", "scale": 2.0, "by": by}]
+        told.append(dump(record))
+    model = ("--simulator", f"llama:{path}", "--with-option", "n_threads=1")
+    words = ("nx-score", *model, "--baselines", "none")
+    scored = run(*words, stdin=b"".join(told))
+    assert scored.returncode == 0, scored.stderr
+    for one in scored.stdout.splitlines():
+        (score,) = orjson.loads(one)["explanations"][0]["scores"]
+        assert score["simulator"] == "llama:small.gguf"
+        assert -1 < score["top_and_random"] < score["ceiling"] < 1
+    ceiling = "nx-score: ceiling of llama:small.gguf, all at once: "
+    assert ceiling + "not measured (nx-simulate --check" in scored.stderr.decode()
+
+    checked = run("nx-simulate", *model, "--check")
+    found = orjson.loads(checked.stdout)
+    assert (found["kind"], found["sentences"], found["by"]["numbers"]) == ("check", 8, "0-9")
+    again = run(*words, stdin=b"".join(told))
+    assert again.stdout == scored.stdout
+    said = f"{ceiling}{found['correlation']:.2f} ±{found['margin']:.2f} (8 patterns)"
+    assert said in again.stderr.decode()
+    assert "computed" not in again.stderr.decode().partition("units: ")[2].partition(";")[0]
+    kept = run("nx-score", "--baselines", "none", stdin=again.stdout)  # the simulations are on the line
+    assert said in kept.stderr.decode()
+
+
 def test_threads_are_done_when_a_run_is(served: str) -> None:
     before = threading.active_count()
     answers(OpenAIAssistant("m", served), [Completion((Message("user", "a"),), 0.0, 2)])

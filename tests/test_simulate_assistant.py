@@ -395,7 +395,7 @@ def test_a_simulator_that_runs_the_sentence_is_found_perfect(store: Store) -> No
         return {"probabilities": [p for p, _ in found], "mass": [m for _, m in found], "top": 10}
 
     found = checked(store, exact)
-    assert found["correlation"] == 1.0
+    assert (found["correlation"], found["margin"]) == (1.0, 0.0)
     assert found["sentences"] == len(check.SENTENCES)
     assert (found["mass"], found["failed"]) == (0.8, 0.0)
     assert found["by"]["simulator"] == "scripted:model"
@@ -403,4 +403,45 @@ def test_a_simulator_that_runs_the_sentence_is_found_perfect(store: Store) -> No
 
 def test_a_simulator_that_says_nothing_has_no_correlation(store: Store) -> None:
     found = checked(store, reading({}, mass=0.0))
-    assert (found["correlation"], found["failed"]) == (None, 1.0)
+    assert (found["correlation"], found["margin"], found["failed"]) == (None, None, 1.0)
+    assert check.described(found["by"], found).endswith("none, it follows no pattern at all")
+
+
+def test_the_interval_of_the_ceiling_is_students_over_the_sentences(store: Store) -> None:
+    """Against numbers computed by hand: 2.3646 is the 97.5% quantile of t with 7 degrees of freedom."""
+    found = checked(
+        store, reading({" not": 9, " the": 5, ",": 3, " one": 4, " water": 8, " she": 6, " up": 7})
+    )
+    values = []
+    for number, sentence in enumerate(check.SENTENCES):
+        out = np.concatenate(
+            [
+                execute(
+                    parse(sentence), np.array([row["ids"]]), dict(zip(row["ids"], row["tokens"], strict=True))
+                )[0]
+                for row in check.units()[number]["excerpts"]
+            ]
+        )
+        said = {" not": 9, " the": 5, ",": 3, " one": 4, " water": 8, " she": 6, " up": 7}
+        predicted = [said.get(t, 0) for row in check.units()[number]["excerpts"] for t in row["tokens"]]
+        values.append(np.corrcoef(out, predicted)[0, 1])
+    assert found["correlation"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert found["margin"] == pytest.approx(2.3646 * np.std(values, ddof=1) / 8**0.5, abs=1e-3)
+
+
+def test_a_ceiling_belongs_to_model_method_and_prompt_and_not_to_a_name() -> None:
+    by = {
+        "simulator": "hf:a",
+        "model": {"weights": "w"},
+        "method": "generate",
+        "prompt": {"name": "p", "sha256": "1"},
+    }
+    same = by | {"simulator": "hf:b", "numbers": "0-9", "prompt": {"name": "q", "sha256": "1"}}
+    assert check.question(by) == check.question(same)
+    for other in (
+        {"model": {"weights": "x"}},
+        {"method": "all-at-once"},
+        {"prompt": {"sha256": "2"}},
+        {"examples": 1},
+    ):
+        assert check.question(by | other) != check.question(by)

@@ -10,13 +10,13 @@ import click
 from nxtools.commands._base import OfflineEngine, Shared, _stack, run_units
 from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
-from nxtools.stream import Writer
+from nxtools.stream import Writer, dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from nxtools.assistant.asking import Asking, DryRun
-    from nxtools.stage import Counts, Engine, Step
+    from nxtools.stage import Counts, Engine, Loop, Step
     from nxtools.store import Store
     from nxtools.stream import Record
 
@@ -114,7 +114,7 @@ class Assisted:
         """Runs a command's step over its units. unread: answers that came and could not be used, so far;
         told: what else there is to say at the end, and also: said after it."""
         if self._dry is not None:
-            return self._count(begin, self._dry)
+            return self._count_units(begin, self._dry)
 
         def finish(progress: Progress, counts: Counts) -> None:
             counts.failed += unread()
@@ -125,31 +125,40 @@ class Assisted:
         return run_units(self.shared, begin, prepare=prepare, finish=finish)
 
     def check(self, begin: Callable[[Store], Callable[[Record], Step]]) -> int:
-        """Measures a simulator, and writes one line about it. Status 1 when it could not be asked."""
-        from nxtools.simulate.check import measured, units
+        """Measures a simulator, writes one line about it and keeps that in the store, where nx-score finds
+        it. Status 1 when it could not be asked."""
+        from nxtools.simulate.check import described, measured, question, units
         from nxtools.stage import Loop
+        from nxtools.store import question_digest
 
+        if self._dry is not None:
+            with self.shared.open_store() as store:
+                return self._count(Loop(iter(units()), begin(store), store), self._dry)
         with self.shared.open_store() as store, Writer(self.shared.output) as out:
             loop = Loop(iter(units()), begin(store), store)
             found = measured(loop)
+            if not loop.counts.failed:
+                digest = question_digest(*question(found["by"]))
+                store.put_many([(digest, dump(found))], kind="check")
             out.write(found)
         progress = Progress(self.shared.command, "units", quiet=self.shared.quiet)
-        worth = (
-            "no correlation" if found["correlation"] is None else f"correlation {found['correlation']:.2f}"
-        )
-        progress.say(f"{worth} with exact execution, {found['failed']:.1%} of tokens without a number")
+        progress.say("; ".join(filter(None, [described(found["by"], found), self._spent()])))
         return self.shared.status(loop.counts)
 
-    def _count(self, begin: Callable[[Store], Callable[[Record], Step]], dry: DryRun) -> int:
+    def _count_units(self, begin: Callable[[Store], Callable[[Record], Step]], dry: DryRun) -> int:
         from nxtools.records import check_unit
         from nxtools.stage import Loop
 
         reader = self.shared.reader(check_unit)
         with self.shared.open_store() as store:
             loop = Loop(reader, begin(store), store, where=lambda: reader.where, ready=reader.ready)
-            with contextlib.closing(iter(loop)) as units:
-                for _ in units:
-                    pass
+            return self._count(loop, dry)
+
+    def _count(self, loop: Loop, dry: DryRun) -> int:
+        """Says what a run would ask."""
+        with contextlib.closing(iter(loop)) as units:
+            for _ in units:
+                pass
         cost = self._cost(dry.tokens_in, dry.tokens_out)
         warn(
             f"{self.shared.command}: {loop.counts.units:,} units: {dry.calls:,} calls to make, of about "
@@ -171,6 +180,37 @@ class Assisted:
         if self._price is None:
             return ""
         return f" ({(tokens_in * self._price[0] + tokens_out * self._price[1]) / 1e6:.4f} at --price)"
+
+
+class Ceilings:
+    """What the simulators whose simulations were scored can reach, as far as they were measured."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._seen: dict[str, Record] = {}
+
+    def note(self, by: Record) -> None:
+        """A simulator that signs its simulations so."""
+        if "model" in by:
+            from nxtools.simulate.check import question
+            from nxtools.store import question_digest
+
+            self._seen.setdefault(question_digest(*question(by)), by)
+
+    def lines(self) -> list[str]:
+        """For people: a line for each simulator."""
+        if not self._seen or self._shared.cache_mode == "none":
+            return []
+        import orjson
+
+        from nxtools.simulate.check import described
+
+        with self._shared.open_store("normal") as store:
+            found = store.get_many(self._seen)
+        return [
+            described(by, orjson.loads(found[digest]) if digest in found else None)
+            for digest, by in self._seen.items()
+        ]
 
 
 def _prices(text: str | None) -> tuple[float, float] | None:

@@ -199,11 +199,11 @@ class Shared:
             quiet=options.pop("quiet"),
         )
 
-    def open_store(self) -> Store:
+    def open_store(self, mode: Mode | None = None) -> Store:
         from nxtools.store import Store, default_path
 
         path = self.cache or default_path()
-        return Store(path, mode=self.cache_mode, warn=lambda line: warn(f"{self.command}: {line}"))
+        return Store(path, mode=mode or self.cache_mode, warn=lambda line: warn(f"{self.command}: {line}"))
 
     def on_bad(self, error: InputError) -> None:
         warn(f"{self.command}: {error.where}: {error.message}; skipped")

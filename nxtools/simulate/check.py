@@ -1,20 +1,22 @@
 """How good a simulator is, measured where the truth is known: patterns have an exact executor.
 
 The simulator is given sentences of the pattern language and a few texts, and what it predicts is correlated
-with what the sentences predict when they are run. Questions and answers are those of any simulation, so the
-store keeps them.
+with what the sentences predict when they are run. That is a ceiling: no score that is made with the simulator
+can be expected to exceed it. Questions and answers are those of any simulation, so the store keeps them.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from nxtools.pattern.execute import execute
 from nxtools.pattern.language import parse
+from nxtools.score.bootstrap import student
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.stream import Record
 from nxtools.unit import Unit
@@ -71,9 +73,31 @@ def units() -> list[Record]:
     ]
 
 
+def question(by: Mapping[str, Any]) -> tuple[str, int, Record]:
+    """What is asked when the simulator that signs as `by` is measured: operation, version and fields.
+
+    A model's name, and which numbers its tokenizer has, follow from its identity.
+    """
+    fields = {name: value for name, value in by.items() if name not in ("simulator", "numbers", "prompt")}
+    return "simulate.check", VERSION, fields | {"prompt": (by.get("prompt") or {}).get("sha256")}
+
+
+def described(by: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+    """The ceiling of a simulator for people; found: what `measured` said of it, if it was asked."""
+    who = f"{by.get('simulator')}, {str(by.get('method')).replace('-', ' ')}"
+    if found is None:
+        return f"ceiling of {who}: not measured (nx-simulate --check, with the same options, does it)"
+    if found["correlation"] is None:
+        return f"ceiling of {who}: none, it follows no pattern at all"
+    margin = "" if found["margin"] is None else f" ±{found['margin']:.2f}"
+    failed = f", {found['failed']:.1%} of tokens without a number" if found["failed"] else ""
+    return f"ceiling of {who}: {found['correlation']:.2f}{margin} ({found['sentences']} patterns){failed}"
+
+
 def measured(simulated: Iterable[Record]) -> Record:
     """What comes of the simulated units: the mean correlation with exact execution over the sentences that
-    have one, the mean mass on numbers, the share of tokens that failed."""
+    have one, with its 95% interval (Student's, over the sentences) as `margin`; the mean mass on numbers, the
+    share of tokens that failed."""
     values: list[float] = []
     masses: list[float] = []
     tokens = failed = 0
@@ -102,8 +126,14 @@ def measured(simulated: Iterable[Record]) -> Record:
         "v": 1,
         "by": by,
         "correlation": round(float(np.mean(values)), 4) if values else None,
+        "margin": round(_margin(values), 4) if len(values) > 1 else None,
         "sentences": len(values),
         "mass": round(float(np.mean(masses)), 4) if masses else None,
         "tokens": tokens,
         "failed": round(failed / tokens, 4),
     }
+
+
+def _margin(values: list[float]) -> float:
+    """Half of the 95% interval of a mean."""
+    return student(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))

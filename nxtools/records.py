@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nxtools.errors import InputError
+from nxtools.folded import Folded
 from nxtools.stream import JSON_NAMES, Record, named
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def check_unit(record: Record) -> None:
     sign = record["unit"].get("sign", "+")
     if sign not in SIGNS:
         raise InputError(f"the field 'unit.sign' is {sign!r}, not {one_of(SIGNS)}")
-    objects(record, "excerpts")
+    if not isinstance(record.get("excerpts"), Folded):
+        objects(record, "excerpts")
     for place, explanation in enumerate(objects(record, "explanations", optional=True)):
         for name in ("simulations", "scores"):
             objects(explanation, name, inside=f"explanations[{place}]", optional=True)
@@ -118,7 +120,12 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
     Excerpts made by hand, or imported, may have no ids: token texts are then numbered over the whole line.
     InputError for an excerpt that belongs to no set.
     """
-    excerpts: list[Record] = record["excerpts"]
+    excerpts = record["excerpts"]
+    if isinstance(excerpts, Folded):
+        wanted = tuple(sets)
+        if len(wanted) == 1 and (of_set := _of_set(excerpts, wanted[0])) is not None:
+            return [e for e in of_set if e.get("pick") in picks]
+        sets, excerpts = wanted, objects({"excerpts": excerpts.all}, "excerpts")
     for place, e in enumerate(excerpts):
         if e.get("set") not in SETS:
             raise InputError(f"the field 'excerpts[{place}].set' is {e.get('set')!r}, not {one_of(SETS)}")
@@ -126,6 +133,13 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
         excerpts = _numbered(excerpts)
     wanted_sets, wanted_picks = set(sets), set(picks)
     return [e for e in excerpts if e["set"] in wanted_sets and e.get("pick") in wanted_picks]
+
+
+def _of_set(excerpts: Folded, which: str) -> list[Record] | None:
+    """The excerpts of a set alone; None where that cannot be said without looking at all of them."""
+    if excerpts.sets is None or not excerpts.sets <= set(SETS):
+        return None
+    return excerpts.of(which)
 
 
 def _numbered(excerpts: list[Record]) -> list[Record]:

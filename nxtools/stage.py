@@ -41,6 +41,7 @@ class Question:
     engine: Engine
     payload: Any
     kind: str = "answer"
+    counted: bool = True  # as an answer that somebody asked for
 
 
 @dataclass(eq=False)
@@ -271,7 +272,7 @@ class Loop:
                     stored = known.get(digest)
                     if stored is not None:
                         slot.answers[place] = orjson.loads(stored)
-                        self.counts.from_store += 1
+                        self.counts.from_store += question.counted
                     else:
                         slot.missing += 1
                         self._queue(digest, question, slot, place)
@@ -313,9 +314,9 @@ class Loop:
         ready: list[_Slot] = []
         for ask, result in batch:
             asking = self._waiting.pop(ask.digest)
-            if isinstance(result, Failure):
+            if ask.question.counted and isinstance(result, Failure):
                 self.counts.failed += len(asking)
-            else:
+            elif ask.question.counted:
                 self.counts.computed += 1
                 self.counts.from_store += len(asking) - 1
             for slot, place in asking:

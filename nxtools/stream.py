@@ -151,9 +151,11 @@ class Reader:
         *,
         keep_going: bool = False,
         on_bad: Callable[[InputError], None] = lambda error: None,
+        parse: Callable[[bytes], Record] | None = None,
     ) -> None:
         self.names = list(names) or ["-"]
         self.check = check
+        self.parse = parse or parsed
         self.keep_going = keep_going
         self.on_bad = on_bad
         self.skipped = 0
@@ -183,7 +185,7 @@ class Reader:
             number, line = self._lines.popleft()
             self.where = f"{shown(name)}:{number}"
             try:
-                record = parsed(line)
+                record = self.parse(line)
                 self.check(record)
             except InputError as error:
                 error.where = error.where or self.where

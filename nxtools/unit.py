@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from nxtools.folded import Folded
 from nxtools.records import SETS, Table, excerpts_of, sign_of, tabulate, unit_name
 from nxtools.stream import Record
 
@@ -18,11 +19,6 @@ class Shown:
     picks: tuple[str, ...]
     documents: tuple[str, ...]
     excerpts: tuple[str, ...]
-
-    def question(self) -> dict[str, Any]:
-        """What an answer that depends on these excerpts depends on."""
-        picks = " ".join(self.picks)
-        return {"ids": self.table.ids, "activations": self.table.activations, "picks": picks}
 
 
 class Unit:
@@ -38,13 +34,13 @@ class Unit:
         )
         pool = record.get("pool")
         self.pool: dict[str, Any] | None = pool if isinstance(pool, dict) and "blob" in pool else None
-        self._sets = {name: excerpts_of(record, [name]) for name in SETS}
+        self.excerpts: list[Record] | Folded = record["excerpts"]
         self._shown: dict[str, Shown] = {}
 
     def shown(self, which: str) -> Shown:
         """The excerpts of a set. InputError when they cannot be read."""
         if which not in self._shown:
-            excerpts = self._sets[which]
+            excerpts = excerpts_of({"excerpts": self.excerpts}, [which])
             self._shown[which] = Shown(
                 tabulate(excerpts),
                 tuple(str(e["pick"]) for e in excerpts),

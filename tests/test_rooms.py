@@ -115,6 +115,7 @@ def test_the_ground_floor_stands_on_nothing_above_it() -> None:
     allowed_above = {
         "nxtools.__main__": {"commands"},
         "nxtools.stage": {"store"},
+        "nxtools.known": {"store"},
         "nxtools.pool": {"recordings", "pattern", "simulate"},
         "nxtools.unit": {"recordings"},
     }

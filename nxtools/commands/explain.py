@@ -192,6 +192,7 @@ class Learner:
 
 def _step(engine: Engine, pools: Pools, budget: Budget) -> Callable[[Record], Step]:
     from nxtools.explain.pattern import VERSION, identify, question
+    from nxtools.known import known
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
 
@@ -200,7 +201,7 @@ def _step(engine: Engine, pools: Pools, budget: Budget) -> Callable[[Record], St
             return record
         unit = Unit(record)
         pool = pools.digest(unit)
-        fields = question(unit, pool, budget)
+        fields = question(unit, (yield from known(unit)).digests, pool, budget)
         (answer,) = yield [Question("explain.pattern", VERSION, fields, engine, unit, kind="explanation")]
         by = {"explainer": "pattern", "version": VERSION, "literals": budget.literals}
         if budget.characters is not None:

@@ -200,6 +200,7 @@ def _step(
     ceilings: Ceilings,
 ) -> Callable[[Record], Step]:
     from nxtools.explain.pattern import to_run
+    from nxtools.known import known
     from nxtools.score.series import VERSION, Job, Target, question, unpacked
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
@@ -219,9 +220,12 @@ def _step(
         ]
         baselines = _baselines(target, wanted, literals, previous) if told else []
         entries += baselines
+        if not entries:
+            return record
         at_hand = pools.digest(target.unit)
+        seen = yield from known(target.unit)
         questions = [
-            Question("score", VERSION, question(job, at_hand), engine, job, kind="score")
+            Question("score", VERSION, question(job, seen.digests, at_hand), engine, job, kind="score")
             for _, _, _, job in entries
             if not isinstance(job, Failure)
         ]
@@ -230,17 +234,17 @@ def _step(
         for series, entry, simulator, job in entries:
             answer = job if isinstance(job, Failure) else next(answers)
             score: Record = {"method": "correlation", "simulator": simulator}
-            first = series is not None and series not in followed
+            follow = None if series in followed else series
             followed.add(series)
             if isinstance(answer, Failure):
                 entry["scores"].append(score | {"error": answer.record()})
-                if first:
-                    summary.fail(series)
+                if follow is not None:
+                    summary.fail(follow)
                 continue
             entry["scores"].append(score | answer["score"] | {"replicates": answer["replicates"]})
-            if first:
-                drawn, documents = unpacked(answer["replicates"]), target.held_out.documents
-                summary.add(series, target.unit.layer, target.unit.name, answer["score"], drawn, documents)
+            if follow is not None:
+                drawn, unit = unpacked(answer["replicates"]), target.unit
+                summary.add(follow, unit.layer, unit.name, answer["score"], drawn, seen.documents)
         if baselines:
             record["baselines"] = [entry for _, entry, _, _ in baselines]
         return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.learn import Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
+from nxtools.records import NO_TOKEN
 from nxtools.stage import Failure
 from nxtools.stream import Record
 from nxtools.unit import Unit
@@ -18,15 +20,18 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 1  # of the question: raise it when the learner would answer differently
+VERSION = 2  # of the question: raise it when the learner would answer differently
 
 
-def question(unit: Unit, pool: str | None, budget: Budget) -> Record:
-    """All that a learned pattern depends on; `pool` is the digest of the pool that is at hand."""
+def question(unit: Unit, digests: Mapping[str, str], pool: str | None, budget: Budget) -> Record:
+    """All that a learned pattern depends on.
+
+    digests: of the unit's excerpts, by set; pool: that of the pool that is at hand.
+    """
     return {
         "sign": unit.sign,
-        "evidence": unit.shown("evidence").question(),
-        "validation": unit.shown("validation").question(),
+        "evidence": digests["evidence"],
+        "validation": digests["validation"],
         "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
         "vocabulary": None if pool is not None else sorted(unit.vocabulary.items()),
         "literals": budget.literals,
@@ -55,8 +60,10 @@ def explain(unit: Unit, shared: Shared | None, budget: Budget) -> Record | Failu
     if shared is None:
         nothing = own.ids[:0]
         empty = nothing.astype(bool)
-        learner = Learner(Lexicon(unit.vocabulary), nothing, empty, nothing, empty)
-        pool = validation_pool = own.activations[:0]
+        seen = np.unique(np.concatenate([own.ids.ravel(), validation.ids.ravel()]))
+        there = seen[None, seen != NO_TOKEN]  # kinds are made of these
+        learner = Learner(Lexicon(unit.vocabulary), nothing, empty, there, np.zeros(there.shape, bool))
+        pool, validation_pool = own.activations[:0], np.zeros(there.shape, np.float32)
     else:
         learner = shared.learner
         pool, validation_pool = (

@@ -7,7 +7,6 @@ A *series* is one kind of prediction that is followed over all units of a run: `
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ from nxtools.unit import Shown, Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 1  # of the question: raise it when a score would come out differently
+VERSION = 2  # of the question: raise it when a score would come out differently
 SERIES = ("explanation", "token-table", "token-list", "null")
 SCORED_ON = "held-out"
 
@@ -72,17 +71,6 @@ class Target:
         return self.unit.shown(SCORED_ON)
 
     @cached_property
-    def scored_on(self) -> bytes:
-        """A digest of the excerpts that scores come from, made once for all series."""
-        shown = self.held_out
-        return _digest([shown], " ".join(shown.documents))
-
-    @cached_property
-    def learned_from(self) -> bytes:
-        """A digest of the excerpts that baselines are learned from."""
-        return _digest([self.unit.shown(name) for name in ("evidence", "validation")])
-
-    @cached_property
     def lexicon(self) -> Lexicon:
         return Lexicon(self.unit.vocabulary) if self.pool is None else self.pool.lexicon
 
@@ -110,22 +98,16 @@ class Target:
         return self._baselines[literals]
 
 
-def _digest(shown: Sequence[Shown], more: str = "") -> bytes:
-    digest = hashlib.sha256(more.encode("utf-8", "replace"))
-    for one in shown:
-        table = one.table
-        digest.update(repr((table.ids.shape, one.picks)).encode("utf-8", "replace"))
-        digest.update(table.ids.astype("<i4").tobytes() + table.activations.astype("<f4").tobytes())
-    return digest.digest()
+def question(job: Job, digests: Mapping[str, str], pool: str | None) -> Record:
+    """All that a score depends on.
 
-
-def question(job: Job, pool: str | None) -> Record:
-    """All that a score depends on; `pool` is the digest of the pool that is at hand."""
+    digests: of the unit's excerpts, by set; pool: that of the pool that is at hand.
+    """
     unit = job.target.unit
     fields: Record = {
         "unit": unit.name,
         "series": job.series,
-        "scored_on": job.target.scored_on,
+        "scored_on": digests[SCORED_ON],
         "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
     }
     if job.text is not None:
@@ -135,7 +117,7 @@ def question(job: Job, pool: str | None) -> Record:
         fields["sign"] = job.sign
     else:
         fields["literals"] = job.literals
-        fields["learned_from"] = job.target.learned_from
+        fields["learned_from"] = [digests["evidence"], digests["validation"]]
     return fields
 
 

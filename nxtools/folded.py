@@ -1,0 +1,118 @@
+"""Unit lines whose excerpts stay bytes until somebody looks at them.
+
+Excerpts are nine tenths of a line. Most commands pass them on as they came, score with a quarter of them, and
+on a second run need no more than their digest.
+
+Lines are cut where a key begins or ends, and a key is recognised by its quotes: inside of a string they have
+a backslash before them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+import orjson
+
+from nxtools.stream import Record, dump, parsed
+
+_KEY = b'"excerpts":'
+_BEGIN = _KEY + b'[{"id":"'
+_BETWEEN = b'},{"id":"'
+_SET = b'"set":"'
+# The first thing behind an array of objects that may end the excerpts: the next field of the line, the end of
+# the line, or what is neither for sure.
+_BEHIND = re.compile(rb'\}\](?:(,"[\w-]+":)|\}|,?\s|,")')
+
+
+class Folded:
+    """The excerpts of a line, in the bytes in which they came."""
+
+    def __init__(self, raw: bytes, column: int) -> None:
+        """raw: the JSON array, with its brackets; column: the bytes before it in the line."""
+        self.raw = raw
+        self._column = column
+        self.sound = False  # whether these bytes are known to hold excerpts
+
+    @cached_property
+    def all(self) -> list[Record]:
+        """Everything in the array. InputError when the bytes are no JSON."""
+        padding = b" " * (self._column - len(_KEY) - 1)  # so that the error names the line's own column
+        found: list[Record] = parsed(b"%b{%b%b}" % (padding, _KEY, self.raw))["excerpts"]
+        return found
+
+    def of(self, which: str) -> list[Record] | None:
+        """The excerpts of a set; None when the bytes do not show which they are."""
+        if self._pieces is None:
+            return None
+        if which not in self._pieces:
+            return []
+        try:
+            found: list[Record] = orjson.loads(b'[{"id":"%b}]' % _BETWEEN.join(self._pieces[which]))
+        except orjson.JSONDecodeError:
+            return None
+        return found
+
+    @cached_property
+    def sets(self) -> set[str] | None:
+        """The sets of the excerpts; None when the bytes do not show them."""
+        return None if self._pieces is None else set(self._pieces)
+
+    @cached_property
+    def _pieces(self) -> dict[str, list[bytes]] | None:
+        """The excerpts' bytes by set; None where one does not say its set exactly once, or has no ids."""
+        pieces: dict[str, list[bytes]] = {}
+        for piece in self.raw[len(b'[{"id":"') : -len(b"}]")].split(_BETWEEN):
+            _, _, rest = piece.partition(_SET)
+            if not rest or _SET in rest or b'"ids":[' not in piece:
+                return None
+            name = rest[: rest.index(b'"')].decode("utf-8", "replace")
+            pieces.setdefault(name, []).append(piece)
+        return pieces
+
+
+def folded(line: bytes) -> Record:
+    """A unit line as an object, its excerpts Folded where that is safe. InputError as of `parsed`."""
+    begin = line.find(_BEGIN)
+    behind = _BEHIND.search(line, begin) if begin >= 0 else None
+    if behind is None or not (behind[1] or behind.end() == len(line)):
+        return parsed(line)
+    begin, end = begin + len(_KEY), behind.start() + len(b"}]")
+    raw = line[begin:end]
+    if b"\\ud" in raw or b"\\uD" in raw:  # perhaps half a character, which is never passed on
+        return parsed(line)
+    try:
+        record = orjson.loads(line[:begin] + b"null" + line[end:])
+    except orjson.JSONDecodeError:  # they were not the unit's own excerpts, or there is more that is wrong
+        return parsed(line)
+    if not isinstance(record, dict) or record.get("excerpts", begin) is not None:
+        return parsed(line)
+    record["excerpts"] = Folded(raw, begin)
+    return record
+
+
+def unfolded(record: Record) -> list[Record]:
+    """The excerpts of a unit line, which has them as a list from now on: for whoever adds some."""
+    if isinstance(record["excerpts"], Folded):
+        record["excerpts"] = record["excerpts"].all
+    found: list[Record] = record["excerpts"]
+    return found
+
+
+def check_folded(record: Record) -> None:
+    """InputError when folded excerpts are no JSON, which could not be passed on."""
+    excerpts = record.get("excerpts")
+    if isinstance(excerpts, Folded) and not excerpts.sound:
+        try:
+            orjson.loads(excerpts.raw)
+        except orjson.JSONDecodeError:
+            _ = excerpts.all
+        excerpts.sound = True
+
+
+def written(record: Record) -> bytes:
+    """The line of a record; folded excerpts are printed as they came."""
+    excerpts = record.get("excerpts")
+    if isinstance(excerpts, Folded):
+        record = {**record, "excerpts": orjson.Fragment(excerpts.raw)}
+    return dump(record)

@@ -253,6 +253,17 @@ def test_the_chat_template_of_the_file_is_used(tmp_path: Path, store: Store) -> 
     assert ask(plain, [written(said)])[0]["tokens_in"] > answer["tokens_in"]  # there all of it is text
 
 
+def test_a_model_whose_template_knows_no_system_message_is_asked_all_the_same(
+    tmp_path: Path, store: Store
+) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHAT
+    assistant = opened(write_gguf(tmp_path / "chat.gguf", chat=refuses), store)
+    turns = (Message("system", "Be brief."), Message("user", "Hello"))
+    merged = (Message("user", "Be brief.\n\nHello"),)
+    one, other = ask(assistant, [Completion(messages, 0.0, 8) for messages in (turns, merged)])
+    assert one == other
+
+
 # With the loop and the store
 
 

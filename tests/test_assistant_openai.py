@@ -218,6 +218,20 @@ def test_fields_that_a_model_refuses_go_by_their_other_name() -> None:
     assert len(server.requests) == 4  # learned once
 
 
+def test_a_server_whose_model_knows_no_system_message_is_asked_without() -> None:
+    def gemma(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if body["messages"][0]["role"] == "system":
+            return {"error": {"message": "System role not supported"}}
+        return echo_last(path, body)
+
+    with FaultServer(gemma) as server:
+        assistant = OpenAIAssistant("m", server.url, {"jobs": 1})
+        payload = Completion((Message("system", "ab"), Message("user", "cd")), 0.0, 5)
+        answers = run(assistant, [payload, payload])
+    assert [answer["text"] for answer in answers] == ["dc\n\nba"] * 2
+    assert len(server.requests) == 3  # learned once
+
+
 # Who it is
 
 

@@ -280,6 +280,43 @@ def test_a_template_may_refuse() -> None:
         chat.ids([Message("system", "x")])
 
 
+REFUSES = (  # as Gemma's does
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 is even) %}"
+    "{{ raise_exception('not in turn') }}{% endif %}"
+    "<|endoftext|>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|endoftext|>model\n{% endif %}"
+)
+DROPS = (
+    "{% for message in messages if message['role'] != 'system' %}<|endoftext|>"
+    "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|endoftext|>model\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [REFUSES, DROPS])
+@pytest.mark.parametrize("text", ["No <|endoftext|> here?", "Nothing odd?"])
+def test_where_no_system_message_is_known_the_user_says_it(template: str, text: str) -> None:
+    backend = BACKENDS["byte-level"]
+    chat = Chat(template, backend.encode, (), {})
+    ids = chat.ids(
+        [
+            Message("system", "Be brief."),
+            Message("user", text),
+            Message("assistant", "No."),
+            Message("user", "Now?"),
+        ]
+    )
+    assert backend.decode(ids) == (
+        f"<|endoftext|>user\nBe brief.\n\n{text}\n<|endoftext|>model\nNo.\n"
+        "<|endoftext|>user\nNow?\n<|endoftext|>model\n"
+    )
+    assert ids.count(0) == 4
+
+
 def test_a_template_is_not_told_the_date() -> None:
     backend = BACKENDS["byte-level"]
     chat = Chat("{% if strftime_now is defined %}now{% else %}ever{% endif %}", backend.encode, (), {})

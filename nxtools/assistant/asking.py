@@ -9,7 +9,7 @@ from typing import Any
 from nxtools.assistant.protocol import Assistant, Completion, Number, Piece, Slot, Slots
 from nxtools.stage import Answered, Engine, Failure, LocalEngine, Pull, Question
 
-VERSION = 1  # of the questions: raise it when an engine would answer differently
+VERSION = 2  # of the questions: raise it when an engine would answer differently
 CHARACTERS_PER_TOKEN = 4  # about, in English
 
 

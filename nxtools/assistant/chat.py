@@ -3,12 +3,16 @@
 A template is rendered to text, and the text tokenised with the model's markers (`<|im_start|>` …) taken for
 what they are. A message that holds such a marker itself must not be able to end its own turn: it is then
 tokenised apart from the template, as plain text.
+
+Some templates know no system message (Gemma's refuses it, others leave it out). Its text then stands in front
+of the first message of the user.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from nxtools.assistant.protocol import Message
@@ -38,16 +42,31 @@ class Chat:
         if self.template is None:
             text = "\n\n".join(message.content for message in messages)
             return self._begin + tuple(self._encode(text, False))
+        if not self._takes_system:
+            messages = without_system(messages)
         if not any(self._has_markers(message.content) for message in messages):
             return tuple(self._encode(self._rendered(self.template, messages), True))
         return self._in_parts(self.template, messages)
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template puts a system message in front of a conversation."""
+        assert self.template is not None
+        names = _stand_ins(3)
+        roles = ("system", "user", "assistant")
+        try:
+            text = self._rendered(self.template, [*map(Message, roles, names), Message("user", "a")])
+        except ModelError:
+            return False
+        places = [text.find(name) for name in names]
+        return min(places) >= 0 and places == sorted(places)
 
     def _has_markers(self, text: str) -> bool:
         return list(self._encode(text, True)) != list(self._encode(text, False))
 
     def _in_parts(self, template: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """The template's parts with markers, the messages without."""
-        names = [f"\ue000{number}\ue001" for number in range(len(messages))]
+        names = _stand_ins(len(messages))
         rest = self._rendered(
             template, [Message(m.role, name) for m, name in zip(messages, names, strict=True)]
         )
@@ -73,10 +92,25 @@ class Chat:
         return rendered[: end + len(messages[-1].content.strip())]
 
 
+def _stand_ins(count: int) -> list[str]:
+    """Texts that stand in no template."""
+    return [f"\ue000{number}\ue001" for number in range(count)]
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation with a system message's text in front of the first message of the user."""
+    if not messages or messages[0].role != "system":
+        return list(messages)
+    system, *others = messages
+    if not others or others[0].role != "user":
+        return [Message("user", system.content), *others]
+    return [Message("user", f"{system.content}\n\n{others[0].content}"), *others[1:]]
+
+
 def render(template: str, messages: list[dict[str, str]], **variables: Any) -> str:
     """What a template makes of messages. It is not told the date, so the same messages give the same prompt.
 
-    Raises ModelError where the template refuses them: some know no system message.
+    Raises ModelError where the template refuses them.
     """
     import jinja2
     from jinja2.ext import loopcontrols

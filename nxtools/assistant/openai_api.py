@@ -9,6 +9,7 @@ passing reason (429, 5xx, timeouts, cut connections), waiting as long as the ser
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ from nxtools.assistant.openai_wire import (
     read_echo,
     read_probe,
     request,
+    with_system_in_user,
 )
 from nxtools.assistant.protocol import Completion, Message, Slots
 from nxtools.errors import ModelError, UsageError
@@ -45,6 +47,8 @@ _POLL = 0.1  # seconds until it is asked again whether there is more to do
 
 # Options that are about the calls. All others are fields of the request, and part of the identity.
 _OURS = {"jobs": 8, "timeout": 300.0, "retries": 6, "max-calls": 0, "endpoint": "chat", "identity": ""}
+
+_NO_SYSTEM = re.compile(r"system (role|message|prompt)|roles must alternate", re.IGNORECASE)
 
 
 class Unanswered(Exception):
@@ -95,6 +99,7 @@ class OpenAIAssistant:
         self._trusted = self.base_url in (OPENAI, from_environment.rstrip("/"))
         self._reached = False
         self._renamed: dict[str, str | None] = {}  # fields that this model wants under another name, or not
+        self._takes_system = True
         self._abilities: dict[str, bool] = {}
         self._echo: Echo | None = None
         self._counting = threading.Lock()
@@ -250,7 +255,12 @@ class OpenAIAssistant:
 
     def _request(self, payload: Completion) -> tuple[str, dict[str, Any]]:
         path, body = request(self.model, payload, chat=self.chat)
-        return path, chosen(body, self._renamed) | self.extra
+        return path, self._fitted(body) | self.extra
+
+    def _fitted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as this model wants it, as far as that is known."""
+        fitted = chosen(body, self._renamed)
+        return fitted if self._takes_system else with_system_in_user(fitted)
 
     def _count(self, data: dict[str, Any]) -> None:
         usage = data.get("usage") or {}
@@ -305,7 +315,7 @@ class OpenAIAssistant:
             data: Any = client.post(path, body=dict(body), cast_to=object)
         except openai.BadRequestError as error:
             if not probing and self._adapt(body, error):
-                return self._send(path, chosen(body, self._renamed))
+                return self._send(path, self._fitted(body))
             too_long = error.code == "context_length_exceeded" or "context" in str(error).lower()
             raise Unanswered("too-long" if too_long else "refused", self._safe(error.message)) from error
         except openai.APIStatusError as error:
@@ -328,8 +338,13 @@ class OpenAIAssistant:
         return data
 
     def _adapt(self, body: Mapping[str, Any], error: openai.BadRequestError) -> bool:
-        """Whether a field of the request may go by another name, or be left out, now that it was refused."""
+        """Whether the request may be put in another way now that it was refused: a field by another name or
+        left out, the system message in that of the user (Gemma's template has none)."""
         refused = f"{error.param or ''} {error.message}"
+        begins = body.get("messages", [{}])[0].get("role")
+        if begins == "system" and _NO_SYSTEM.search(refused):
+            self._takes_system = False
+            return True
         for field, instead in (("max_tokens", "max_completion_tokens"), ("seed", None)):
             if field in body and field in refused and field not in self.extra:
                 self._renamed[field] = instead

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nxtools.assistant.protocol import NUMBERS, Completion, Number, Piece, Slot, Slots
+from nxtools.assistant.chat import without_system
+from nxtools.assistant.protocol import NUMBERS, Completion, Message, Number, Piece, Slot, Slots
 
 ALTERNATIVES = 20  # log-probabilities per position; OpenAI and vLLM give no more
 
@@ -35,10 +36,21 @@ def request(model: str, payload: Completion, *, chat: bool) -> tuple[str, Body]:
         if payload.logprobs:
             body["logprobs"] = payload.logprobs
         return "/completions", body
-    body["messages"] = [{"role": m.role, "content": m.content} for m in payload.messages]
+    body["messages"] = _spoken(payload.messages)
     if payload.logprobs:
         body |= {"logprobs": True, "top_logprobs": payload.logprobs}
     return "/chat/completions", body
+
+
+def _spoken(messages: Sequence[Message]) -> list[Body]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def with_system_in_user(body: Mapping[str, Any]) -> Body:
+    """The body for models that know no system message."""
+    if "messages" not in body:
+        return dict(body)
+    return {**body, "messages": _spoken(without_system([Message(**one) for one in body["messages"]]))}
 
 
 def chosen(body: Mapping[str, Any], renamed: Mapping[str, str | None]) -> Body:

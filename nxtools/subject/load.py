@@ -26,12 +26,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A model without its unembedding, ready to be read at its sites."""
+    """A model without its unembedding, ready to be read at its sites.
+
+    `speaker`: with the unembedding, where it was asked for; `model` is a part of it.
+    """
 
     model: nn.Module
     device: torch.device
     dtype: str
     sites: list[Site]
+    speaker: nn.Module | None = None
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -69,8 +73,11 @@ def load_subject(
     module: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    speaking: bool = False,
 ) -> Subject:
     """The model in a folder, in evaluation mode and without gradients; of a multimodal one, the text model.
+
+    `speaking`: together with its unembedding.
 
     Weights are read from safetensors, and from pickles only where `allow_pickle` says so, and then with
     nothing but tensors in them. Raises ModelError in one line for whatever transformers cannot make of the
@@ -84,7 +91,8 @@ def load_subject(
         config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         if config.is_encoder_decoder:
             raise ModelError("has an encoder", where=str(path), hint="a subject is a causal language model")
-        model, info = _auto_class(config).from_pretrained(
+        auto = transformers.AutoModelForCausalLM if speaking else _auto_class(config)
+        model, info = auto.from_pretrained(
             path,
             config=config,
             dtype=DTYPES[dtype],
@@ -99,8 +107,9 @@ def load_subject(
             hint = "do config.json and the weights belong together?"
             raise ModelError(f"no weights that fit {sorted(lacking)[0]}{more}", where=str(path), hint=hint)
         trunk = _text_model(model.base_model)
-        trunk.to(target).eval().requires_grad_(False)
-    return Subject(trunk, target, dtype, mlp_sites(trunk, module))
+        whole = model if speaking else trunk
+        whole.to(target).eval().requires_grad_(False)
+    return Subject(trunk, target, dtype, mlp_sites(trunk, module), model if speaking else None)
 
 
 def _auto_class(config: Any) -> Any:

@@ -178,8 +178,6 @@ def test_an_ask_that_comes_late_does_not_wait_for_those_under_way() -> None:
     def slowly(path: str, body: dict[str, Any]) -> dict[str, Any]:
         if "first" in str(body):
             release.wait(5)
-        else:
-            release.set()
         return echo_last(path, body)
 
     with FaultServer(slowly) as server:
@@ -191,7 +189,10 @@ def test_an_ask_that_comes_late_does_not_wait_for_those_under_way() -> None:
             ask = late.pop(0) if late else None
             return [] if ask is None else [ask]
 
-        order = [ask.digest for batch in assistant.answer(pull) for ask, _ in batch]
+        order = []
+        for batch in assistant.answer(pull):
+            order += [ask.digest for ask, _ in batch]
+            release.set()
     assert sorted(order) == ["0", "1"]
     assert order[0] == "1"
 

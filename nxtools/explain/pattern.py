@@ -20,7 +20,7 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 2  # of the question: raise it when the learner would answer differently
+VERSION = 3  # of the question: raise it when the learner would answer differently
 
 
 def question(unit: Unit, digests: Mapping[str, str], pool: str | None, budget: Budget) -> Record:

@@ -21,6 +21,7 @@ KIND_GAIN = 0.55
 # Contexts that gain nearly as much as the best one are taken with it: several times faster, as good.
 NEARLY = 0.7
 SIZES = np.arange(1, LONGEST + 1)
+SETTLING = 3  # rounds in which a new kind and the background find their values
 NONE = np.zeros(0, dtype=np.intp)
 WORTH = 3e-4  # of the squared error: what a literal must remove
 
@@ -156,6 +157,14 @@ class _Search:
         return bool(2 * step * residual.sum() > step * step * weight.sum())
 
     def _take_kind(self, kind: int) -> Choice:
+        """Its step moves the background, which moves the step: both are settled in turn."""
+        for _ in range(SETTLING):
+            self._move_kind(kind)
+            self._centre()
+        self.spent += 1
+        return Choice(-1, kind, np.zeros(0, dtype=np.intp), self.spent)
+
+    def _move_kind(self, kind: int) -> None:
         assert self.kinds is not None
         step = self.kind_sum[kind] / (self.kind_weight[kind] + self.shrink)
         members = self.kinds.members(kind)
@@ -172,9 +181,6 @@ class _Search:
         np.subtract.at(self.kind_sum, of, step * self.free[heads][which])
         for each in added:
             self.kind_sum[self.kinds_of_added[each]] -= step * self.free[each]
-        self.spent += 1
-        self._centre()
-        return Choice(-1, kind, np.zeros(0, dtype=np.intp), self.spent)
 
     def _take_contexts(self, numbers: Numbers) -> list[Choice]:
         """Take contexts of different heads, which share no positions."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Apart:
-    """Per token (T,), in nats: the Jensen-Shannon divergence and KL(original ‖ other); and by how much the loss
+    """Per token (T,), in nats: Jensen-Shannon divergence and KL(original ‖ other); and by how much the loss
     on the token that comes next is higher (T - 1,).
     """
 

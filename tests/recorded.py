@@ -17,8 +17,10 @@ from nxtools.recordings.run import Run
 from nxtools.records import SETS
 from nxtools.subject.excerpts import Cut, Plan, make_plan
 from nxtools.subject.load import Subject
-from nxtools.subject.recorder import Keep, Shard, record_shard
+from nxtools.subject.parts import Shard
+from nxtools.subject.recorder import Keep, record_shard
 from nxtools.subject.sites import Site
+from nxtools.subject.table import ShardTokens, TokenMeans, evidence_tokens
 from nxtools.subject.text import Passage
 
 Record = dict[str, Any]
@@ -182,8 +184,9 @@ def recording_lines(
     bos: int | None = None,
     sign: str | None = None,
     vocabulary: int = 30,
+    tables: bool = False,
 ) -> list[Record]:
-    """What nx-record writes, with `batches` batches in a shard (None: one shard)."""
+    """What nx-record writes, with `batches` batches in a shard (None: one shard), and --tables corpus."""
     keep = keep or Keep(top=5, spread=2)
     signs = {site.layer: sign or ("+-" if site.signed else "+") for site in subject.sites}
     shards = shards_of(plan, batch, batches)
@@ -202,7 +205,10 @@ def recording_lines(
     }
     common["run"] = f"{common['plan']} {len(shards)}"
     lines: list[Record] = []
+    known = evidence_tokens(plan)
     for number, shard in enumerate(shards):
+        tokens = ShardTokens.of(plan, shard.excerpts(plan), known)
+        means = {site.layer: TokenMeans(site.width, plan, tokens) for site in subject.sites if tables}
         for layer, recording in record_shard(
             subject,
             plan,
@@ -213,6 +219,7 @@ def recording_lines(
             batch=batch,
             bos=bos,
             put=blobs.keep,
+            tables=means,
         ):
             site = next(site for site in subject.sites if site.layer == layer)
             lines.append(
@@ -220,6 +227,8 @@ def recording_lines(
                 | {"layer": layer, "sign": signs[layer], "width": site.width, "units": None, "shard": number}
                 | {"blob": blobs.keep(recording.data), "pool": recording.pool, "tokens": recording.tokens}
             )
+            if tables:
+                lines[-1]["tables"] = {"corpus": blobs.keep(means[layer].finish())}
     return [*lines[:-1], lines[-1] | {"last": True}]
 
 

@@ -28,7 +28,8 @@ from nxtools.stream import dump
 from nxtools.subject.excerpts import Cut
 from nxtools.subject.identity import resolve
 from nxtools.subject.planning import Planned, Texts, plan_recording
-from nxtools.subject.recording import Job, Made, Model, NoRoom, Want
+from nxtools.subject.recording import Job, Made, NoRoom
+from nxtools.subject.wanted import Model, Want
 from nxtools.subject.text import Passage
 
 Record = dict[str, Any]
@@ -476,3 +477,56 @@ def test_a_line_without_text_is_said_once(store: Store, tmp_path: Path) -> None:
     texts.digests(store)
     assert [passage.text for passage in texts.passages()] == ["one"]
     assert len(bad) == 1
+
+
+# Tables
+
+
+def test_tables_are_added_in_one_pass_to_what_was_recorded_and_made_once(
+    store: Store, model: Loads, subject: Path, text: Path
+) -> None:
+    plan = planned(store, subject, text)
+    without, _ = lines_of(job_of(store, model, plan, shard=24))
+    shards = len(without) // 3
+    having, made = lines_of(job_of(store, model, plan, shard=24, tables=("corpus",)))
+    assert made == Made(from_store=3 * shards, passes=shards, tables=3 * shards)
+    assert without == [{k: v for k, v in line.items() if k != "tables"} for line in having]
+    again, made = lines_of(job_of(store, model, plan, shard=24, tables=("corpus",)))
+    assert again == having and made == Made(from_store=3 * shards)
+
+
+def test_layers_whose_sums_do_not_fit_take_passes_of_their_own(
+    store: Store, model: Loads, subject: Path, text: Path, tmp_path: Path
+) -> None:
+    plan = planned(store, subject, text)
+    together, made = lines_of(job_of(store, model, plan, tables=("corpus",)))
+    assert made == Made(recorded=3, passes=1, tables=3)
+    one_layer = job_of(store, model, plan).tabling.sums(0, 40)
+    for memory, passes in ((1, 3), (2 * one_layer, 2), (3 * one_layer, 1)):
+        with Store(tmp_path / str(memory)) as other:
+            plan = planned(other, subject, text)
+            lines, made = lines_of(job_of(other, model, plan, tables=("corpus",), memory=memory))
+            assert made == Made(recorded=3, passes=passes, tables=3)
+            assert lines == together
+
+
+def test_a_lost_part_of_a_table_is_made_again_and_no_other(
+    store: Store, model: Loads, subject: Path, text: Path
+) -> None:
+    plan = planned(store, subject, text)
+    lines, _ = lines_of(job_of(store, model, plan, shard=24, tables=("corpus",)))
+    lose(store, lines[4]["tables"]["corpus"], "gone")
+    again, made = lines_of(job_of(store, model, plan, shard=24, tables=("corpus",)))
+    assert again == lines and made == Made(from_store=len(lines), passes=1, tables=1)
+
+
+def test_the_bytes_of_tables_are_in_the_dry_run(
+    store: Store, model: Loads, subject: Path, text: Path
+) -> None:
+    plan = planned(store, subject, text)
+    lines_of(job_of(store, model, plan))
+    job = job_of(store, model, plan, tables=("corpus",))
+    needed = job.bytes_needed()
+    lines, _ = lines_of(job)
+    taken = sum(len(store.blob(line["tables"]["corpus"])) for line in lines)
+    assert taken <= needed <= 2 * taken and job.bytes_needed() == 0

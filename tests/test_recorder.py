@@ -28,7 +28,8 @@ from nxtools.records import SETS
 from nxtools.subject.bins import BINS, bin_edges
 from nxtools.subject.excerpts import Plan
 from nxtools.subject.load import Subject
-from nxtools.subject.recorder import Keep, near_keys
+from nxtools.subject.parts import near_keys
+from nxtools.subject.recorder import Keep
 from nxtools.subject.sites import mlp_sites
 
 SIDES = {"top": 1.0, "bottom": -1.0}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._amounts import BYTES, amount
 from nxtools.commands._base import EXIT_SOME_FAILED, NxCommand
 from nxtools.errors import UsageError
 from nxtools.progress import warn
@@ -30,20 +29,7 @@ class Group(NxCommand, click.Group):
     """A command that has commands of its own, and reports errors as all do."""
 
 
-def amount(units: dict[str, float]) -> Callable[[str], float]:
-    """Reads a number with a unit, such as 30d or 5G."""
-
-    def number(text: str) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-zA-Z]?)", text)
-        if match is None or match[2] not in units:
-            raise click.BadParameter(f"{text!r} is not a number with one of the units {', '.join(units)}")
-        return float(match[1]) * units[match[2]]
-
-    return number
-
-
 DAYS = amount({"h": 1 / 24, "d": 1, "w": 7})
-BYTES = amount({"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12})
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 

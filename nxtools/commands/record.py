@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._amounts import BYTES
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.errors import UsageError
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from nxtools.store import Store
     from nxtools.subject.excerpts import Cut
     from nxtools.subject.planning import Planned, Texts
-    from nxtools.subject.recording import Job, Model, Want
+    from nxtools.subject.recording import Job
+    from nxtools.subject.wanted import Model, Want
 
 EXAMPLES = """
 nx-record --subject samples/pydoc-1m python-docs > recorded.jsonl
@@ -114,6 +116,19 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
     help="Random excerpts of evidence, validation and held-out that all units share.",
 )
 @click.option(
+    "--tables",
+    metavar="NAMES",
+    help="Also each unit's mean per token over all the evidence: corpus.",
+)
+@click.option(
+    "--memory",
+    type=BYTES,
+    default="2G",
+    show_default=True,
+    metavar="SIZE",
+    help="For the sums of tables; layers that do not fit take passes of their own.",
+)
+@click.option(
     "--batch", type=click.IntRange(1), default=64, show_default=True, help="Contexts per forward pass."
 )
 @click.option(
@@ -178,9 +193,10 @@ def main(**options: Any) -> int:
             for line in job.lines(command=typed, made=made, progress=progress.step):
                 out.write(line)
                 out.flush()
+        tabled = f", {made.tables} parts of tables made" if want.tables else ""
         progress.say(
             f"{made.recorded} layers of shards recorded in {made.passes} passes, "
-            f"{made.from_store} taken from the store"
+            f"{made.from_store} taken from the store{tabled}"
         )
     return shared.status(counts)
 
@@ -188,7 +204,7 @@ def main(**options: Any) -> int:
 def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
     from nxtools.subject.excerpts import Cut
     from nxtools.subject.identity import resolve
-    from nxtools.subject.recording import Model, Want
+    from nxtools.subject.wanted import Model, Want
 
     pool = tuple(_numbers(options["pool"], "--pool"))
     if len(pool) != 3:
@@ -219,6 +235,8 @@ def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
         spread=options["spread"],
         batch=options["batch"],
         shard=options["shard"],
+        tables=_tables(options["tables"]),
+        memory=int(options["memory"]),
     )
     return cut, model, want
 
@@ -233,6 +251,16 @@ def _numbers(text: str, option: str) -> list[int]:
     except ValueError as error:
         raise UsageError(f"{option} takes numbers and ranges like 0-3,7, not {text!r}") from error
     return found
+
+
+def _tables(text: str | None) -> tuple[str, ...]:
+    from nxtools.subject.wanted import TABLES
+
+    names = tuple(text.split(",")) if text else ()
+    for name in names:
+        if name not in TABLES:
+            raise UsageError(f"no table is called {name!r}", hint="--tables " + ",".join(TABLES))
+    return names
 
 
 def _units(text: str) -> dict[int, list[int]]:
@@ -289,7 +317,10 @@ def _described(planned: Planned) -> str:
 
 def _needs(job: Job) -> str:
     lacking = len(job.lacking())
+    tables = sum(len(job.tabling.lacking(number)) for number in range(len(job.shards)))
+    and_tables = f" and make {tables} parts of tables" if job.want.tables else ""
     return (
-        f"would record {lacking} layers of shards ({len(job.layers)} layers, {len(job.shards)} shards), "
+        f"would record {lacking} layers of shards ({len(job.layers)} layers, {len(job.shards)} shards)"
+        f"{and_tables}, "
         f"at most about {job.bytes_needed() / 1e6:,.0f} MB; {job.bulk.free_bytes() / 1e6:,.0f} MB are free"
     )

@@ -68,6 +68,8 @@ def main(**options: Any) -> int:
             progress.say(f"{run.near_duplicates} near duplicates between sets were dropped from lists")
         if run.repeated:
             progress.say(f"{run.repeated} excerpts are in several recordings: shown once, counted each time")
+        for name in sorted(run.partial):
+            progress.say(f"the table {name} is left out where not all recordings of a layer have it")
         progress.say(f"{progress.done} units of {len(run.layers)} layers")
     return status
 

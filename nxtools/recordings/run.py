@@ -17,6 +17,7 @@ from nxtools.recordings.layer import Corpus, Layer, OpenBlob
 from nxtools.recordings.lines import UnitLines
 from nxtools.recordings.pool import pack_places, pack_tokens
 from nxtools.recordings.statistics import is_constant, statistics
+from nxtools.recordings.table import pack_table
 from nxtools.records import VERSION, Failure, check_recording, field
 from nxtools.stream import Record, dump
 from nxtools.subject.excerpts import Plan
@@ -46,18 +47,26 @@ class Run:
 
     Raises InputError when they do not belong together, are not complete, or name a blob that is gone.
     `layers`: numbers in order; `near_duplicates`: dropped between sets, and `repeated`: excerpts that several
-    runs have, both counted while lines are written.
+    runs have, both counted while lines are written, as are the names of `partial` tables, which not all
+    recordings of a layer have.
     """
 
     def __init__(self, lines: Sequence[Record], open_blob: OpenBlob, put_blob: PutBlob) -> None:
         self._open_blob, self._put = open_blob, put_blob
         self.near_duplicates = self.repeated = 0
+        self.partial: set[str] = set()
         _check_alike(lines)
         self._first = lines[0]
         self._command_of = {
             blob: line["command"]
             for line in lines
-            for blob in (line["blob"], *line["pool"], line["plan"], line["vocabulary"])
+            for blob in (
+                line["blob"],
+                *line["pool"],
+                line["plan"],
+                line["vocabulary"],
+                *_tables(line).values(),
+            )
         }
         by_place = {(line["layer"], line["run"], line["shard"]): line for line in lines}  # twice is once
         self._by_layer: dict[int, list[Record]] = {}
@@ -112,8 +121,10 @@ class Run:
         hand = deal_paper(layer) if paper else deal(layer, wanted)
         self.near_duplicates += int(hand.dropped.sum())
         self.repeated = max(self.repeated, int((~corpus.alive).sum()))
+        tables = {} if paper else self._tables(lines)
         pool = None if paper or not len(layer.pool.excerpt) else self._pool(layer)
         stats, constant = statistics(layer), is_constant(layer)
+        recorded = _recorded(lines)
         for unit, excerpts in UnitLines(layer, self._vocabulary).excerpts(hand, _asked(layer, lines)):
             yield dump(
                 {
@@ -129,16 +140,46 @@ class Run:
                     },
                     **_marks(layer, unit, constant=bool(constant[unit])),
                     **({"protocol": "paper"} if paper else {}),
+                    **({"recorded": recorded} if recorded else {}),
                     "stats": stats[unit],
                     **({"pool": {"blob": pool, "column": unit}} if pool else {}),
+                    **({"tables": _in_column(tables, unit)} if tables else {}),
                     "excerpts": excerpts,
                 }
             )
+
+    def _tables(self, lines: list[Record]) -> dict[str, str]:
+        """Blobs by name: those tables of a layer that all of its recordings have a part of."""
+        names = [name for name in _tables(lines[0]) if all(name in _tables(line) for line in lines)]
+        self.partial.update(name for line in lines for name in _tables(line) if name not in names)
+        return {
+            name: self._put(
+                pack_table(list(dict.fromkeys(_tables(line)[name] for line in lines)), self._open)
+            )
+            for name in names
+        }
 
     def _pool(self, layer: Layer) -> str:
         tokens = self._put(pack_tokens(layer))
         embedding = self._first.get("embedding")
         return self._put(pack_places(tokens, self._first["vocabulary"], embedding, layer))
+
+
+def _tables(line: Record) -> Record:
+    tables: Record = line.get("tables") or {}
+    return tables
+
+
+def _in_column(tables: dict[str, str], unit: int) -> Record:
+    return {name: {"blob": blob, "column": unit} for name, blob in tables.items()}
+
+
+def _recorded(lines: Sequence[Record]) -> Record | None:
+    """How a layer's subject was run, for those that run it again; None where that is not said, or differs."""
+    runs = [{name: line.get(name) for name in ("dtype", "context", "bos")} for line in lines]
+    if any("context" not in line for line in lines) or any(run != runs[0] for run in runs):
+        return None
+    return {**runs[0], "plans": list(dict.fromkeys(line["plan"] for line in lines))}
 
 
 def _asked(layer: Layer, lines: list[Record]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +21,20 @@ from nxtools.arrays import pack
 from nxtools.records import SETS
 from nxtools.subject.behind import Behind
 from nxtools.subject.bins import BINS, Histogram, bins_of, strata_of
-from nxtools.subject.excerpts import Plan, mix
+from nxtools.subject.excerpts import Plan
 from nxtools.subject.keep import Keeper
+from nxtools.subject.parts import Part, Shard, parts_of
 from nxtools.subject.reduce import Reduced, Reducer
 from nxtools.subject.rows import PoolRows, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from nxtools.subject.load import Subject
+    from nxtools.subject.table import TokenMeans
 
 
 ENTRANTS = 1 << 15  # rows copied at once: 8 MiB of them at 64 tokens
-KEY_TOKENS = 8  # excerpts with the same tokens up to the peak are near duplicates
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,6 @@ class Keep:
 
     top: int = 20
     spread: int = 2
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which excerpts of a plan one pass covers: those of the contexts first..last-1."""
-
-    first: int
-    last: int
-
-    def excerpts(self, plan: Plan) -> NDArray[np.int64]:
-        return np.flatnonzero((plan.context >= self.first) & (plan.context < self.last))
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a batch has in one slot of its contexts: n excerpts, in the order of their rows in the batch."""
-
-    slot: int
-    rows: NDArray[np.int64]  # (n,) of the batch
-    excerpts: NDArray[np.int64]  # (n,) in the plan
-    keys: NDArray[np.uint64]  # (n, tokens) see `near_keys`
-    first: int  # positions before it are left out
 
 
 @dataclass(frozen=True)
@@ -236,15 +216,6 @@ def _without_bad(reduced: Reduced) -> Reduced:
     return replace(reduced, maximum=np.where(reduced.bad, zero, reduced.maximum), minimum=minimum)
 
 
-def near_keys(contexts: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """A number (contexts, tokens) for the last 8 tokens up to every position, or up to the beginning."""
-    tokens = contexts.astype(np.uint64)
-    keys = np.zeros(tokens.shape, np.uint64)
-    for back in range(min(KEY_TOKENS, tokens.shape[1]))[::-1]:
-        keys[:, back:] = mix(keys[:, back:] ^ tokens[:, : tokens.shape[1] - back])
-    return keys
-
-
 def _take(values: torch.Tensor, row: NDArray[np.int64], unit: NDArray[np.int64]) -> torch.Tensor:
     """Rows (n, tokens) of values (excerpts, tokens, units), float32 on the processor."""
     device = values.device
@@ -264,8 +235,11 @@ def record_shard(
     bos: int | None,
     put: Callable[[bytes], str],
     progress: Callable[[int], None] = lambda excerpts: None,
+    tables: Mapping[int, TokenMeans] = MappingProxyType({}),
 ) -> Iterator[tuple[int, Recording]]:
     """The recordings of a shard by layer, from one pass that ends at the last layer asked for.
+
+    `tables`, by layer, take the means of the same pass, also of layers that are not recorded.
 
     Batches have one shape, so that activations do not depend on where a shard ends: the last one is filled up
     with zeros that nobody looks at. `bos` is put in front of every context and is not part of it. `put` takes
@@ -275,7 +249,7 @@ def record_shard(
 
     excerpts = shard.excerpts(plan)
     context = plan.context[excerpts]
-    sites = [site for site in subject.sites if site.layer in layers]
+    sites = [site for site in subject.sites if site.layer in {*layers, *tables}]
     reduce = Reducer()
     recorders = {
         site.layer: LayerRecorder(
@@ -287,6 +261,11 @@ def record_shard(
             reduce=reduce,
             put=put,
         )
+        for site in sites
+        if site.layer in layers
+    }
+    takers = {
+        site.layer: [taker[site.layer] for taker in (recorders, tables) if site.layer in taker]
         for site in sites
     }
     width = plan.contexts.shape[1]
@@ -301,7 +280,8 @@ def record_shard(
             if part.rows[-1] != len(part.rows) - 1:
                 rows = torch.from_numpy(part.rows).to(activations.device)
                 values = activations[rows, first : first + plan.excerpt]
-            behind(partial(recorders[layer].add, values, part))
+            for taker in takers[layer]:
+                behind(partial(taker.add, values, part))
 
     with captured(subject.model, sites, read) as run, behind:
         for begin in range(shard.first, shard.last, batch):
@@ -312,22 +292,10 @@ def record_shard(
             if bos is not None:
                 ids[:, 0] = bos
             here = excerpts[slice(*np.searchsorted(context, [begin, end]))]
-            parts = list(_parts(plan, here, begin, contexts))
+            parts = list(parts_of(plan, here, begin, contexts))
             run(torch.from_numpy(ids).to(subject.device))
             progress(len(here))
+    takers.clear()
     while recorders:
         layer = next(iter(recorders))
         yield layer, recorders.pop(layer).finish()
-
-
-def _parts(
-    plan: Plan, excerpts: NDArray[np.int64], begin: int, contexts: NDArray[np.int32]
-) -> Iterator[Part]:
-    """The excerpts of a batch, which begins at the context `begin`, by their slot in the context."""
-    keys = near_keys(contexts)
-    for slot in np.unique(plan.slot[excerpts]).tolist():
-        members = excerpts[plan.slot[excerpts] == slot]
-        rows = (plan.context[members] - begin).astype(np.int64)
-        here = slice(slot * plan.excerpt, (slot + 1) * plan.excerpt)
-        first = 1 if plan.masked_first and slot == 0 else 0
-        yield Part(slot, rows, members, keys[rows, here], first)

@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from nxtools.errors import InputError, NxError, UsageError
+from nxtools.errors import InputError, NxError
 from nxtools.records import SETS
 from nxtools.stream import Record
-from nxtools.subject.identity import Resolved, weights_fingerprint
+from nxtools.subject.identity import weights_fingerprint
 from nxtools.subject.planning import ONCE_WITHOUT, Planned
+from nxtools.subject.tabling import Tabling
+from nxtools.subject.wanted import LayerFacts, Model, Want, pool_size, shards_of, wanted_layers
 
 if TYPE_CHECKING:
     from nxtools.store import Store
-    from nxtools.subject.excerpts import Plan
     from nxtools.subject.load import Subject
 
 RECORDING_VERSION = 2  # raise it when the same activations would leave other bytes behind
-
-# A shard keeps whole lists, so shards grow with the text and the disk that they take does not. Of S excerpts
-# in a shard about k·ln(S/k) enter a list of k for a while: large shards are cheap, and lose more when killed.
-SHARD_EXCERPTS = 8192
-MOST_SHARDS = 16
 
 
 class NoRoom(NxError):
@@ -38,62 +34,15 @@ class NoRoom(NxError):
     exit_status = 3
 
 
-@dataclass(frozen=True)
-class Model:
-    """Which subject, and how it is run. Of these only the device does not enter a question."""
-
-    resolved: Resolved
-    dtype: str
-    device: str
-    module: str | None
-    trust_remote_code: bool
-    allow_pickle: bool
-
-    def load(self) -> Subject:
-        from nxtools.subject.load import load_subject
-
-        return load_subject(
-            self.resolved.path,
-            device=self.device,
-            dtype=self.dtype,
-            module=self.module,
-            trust_remote_code=self.trust_remote_code,
-            allow_pickle=self.allow_pickle,
-        )
-
-
-@dataclass(frozen=True)
-class Want:
-    """What to record: None for all layers; a sign of None goes by the kind of unit."""
-
-    layers: tuple[int, ...] | None = None
-    units: dict[int, list[int]] | None = None
-    sign: str | None = None
-    top: int = 20
-    spread: int = 2
-    batch: int = 64
-    shard: int | None = None
-
-
 @dataclass
 class Made:
-    """How many shards of layers came from the store, and how many took a pass."""
+    """How many shards of layers came from the store, and how many took a pass; tables: parts of corpus tables
+    that were made."""
 
     from_store: int = 0
     recorded: int = 0
     passes: int = 0
-
-
-@dataclass(frozen=True)
-class _LayerFacts:
-    """What must be known of a layer before it is run."""
-
-    layer: int
-    width: int
-    signed: bool
-
-    def sign(self, want: Want) -> str:
-        return want.sign or ("+-" if self.signed else "+")
+    tables: int = 0
 
 
 class _Remembered:
@@ -122,14 +71,15 @@ class Job:
         self.fingerprint = weights_fingerprint(
             model.resolved.path, _Remembered(store), allow_pickle=model.allow_pickle
         )
-        self._subject_question: Record = {
+        self.subject_question: Record = {
             "weights": self.fingerprint,
             "dtype": model.dtype,
             "site": "mlp",
             "module": model.module,
         }
-        self.layers = _wanted_layers(want, self._layer_facts())
-        self.shards = _shards(planned.plan, want)
+        self.layers = wanted_layers(want, self._layer_facts())
+        self.shards = shards_of(planned.plan, want)
+        self.tabling = Tabling(self)
 
     @cached_property
     def subject(self) -> Subject:
@@ -140,7 +90,7 @@ class Job:
             )
         return self.model.load()
 
-    def lacking(self) -> list[tuple[int, _LayerFacts]]:
+    def lacking(self) -> list[tuple[int, LayerFacts]]:
         """The shards of layers, by shard and then by layer, that are still to be recorded."""
         return [
             (number, facts)
@@ -153,19 +103,18 @@ class Job:
         """How many bytes the store lacks for this recording, from above: full lists, 12 octaves of spread."""
         plan, want = self.planned.plan, self.want
         row, entry = 2 * plan.excerpt + 8, 20
-        pooled = [_pool_size(plan, shard) * (2 * plan.excerpt + 4) for shard in self.shards]
+        pooled = [pool_size(plan, shard) * (2 * plan.excerpt + 4) for shard in self.shards]
         total = 0
         for number, facts in self.lacking():
             sides = 1 if facts.sign(want) == "+" else 2
             kept = len(SETS) * sides * (want.top + 24 * want.spread)
             histogram = len(SETS) * sides * 65 * 4
             total += facts.width * (kept * (row + entry) + histogram + 128 + pooled[number])
-        return total
+        return total + self.tabling.bytes_needed()
 
     def lines(self, *, command: str, made: Made, progress: Callable[[int], None]) -> Iterator[Record]:
         """Recording lines, by shard and then by layer; a line's blobs are in `bulk` before it is given."""
-        lacking = self.lacking()
-        if lacking:
+        if self.lacking() or self.tabling.bytes_needed():
             self._check_room()
         embedding = self._embedding()
         common = self._common(embedding)
@@ -174,10 +123,13 @@ class Job:
             missing = [facts for facts in self.layers if facts.layer not in answers]
             made.from_store += len(answers)
             made.recorded += len(missing)
-            if missing:
-                made.passes += 1
-                answers |= self._record(number, missing, progress)
-            else:
+            passes = self.tabling.passes(number, missing)
+            made.passes += len(passes)
+            for place, (recorded, tabled) in enumerate(passes):
+                report = progress if place == 0 else _silently
+                made.tables += len(tabled)
+                answers |= self._record(number, recorded, tabled, report)
+            if not passes:
                 progress(answers[self.layers[0].layer]["excerpts"])
             for facts in self.layers:
                 units = None if self.want.units is None else self.want.units[facts.layer]
@@ -191,6 +143,7 @@ class Job:
                     "shard": number,
                     "shards": len(self.shards),
                     **answers[facts.layer],
+                    **self.tabling.on_line(number, facts),
                     "question": self._question(number, facts),
                     "command": command,
                     **({"last": True} if last else {}),
@@ -206,6 +159,8 @@ class Job:
             "run": question_digest("run", RECORDING_VERSION, run),
             "subject": {"name": self.model.resolved.name, "fingerprint": self.fingerprint},
             "dtype": self.model.dtype,
+            "context": int(self.planned.plan.contexts.shape[1]),
+            "bos": self.planned.bos,
             "site": "mlp" if self.model.module is None else self.model.module,
             "keep": [self.want.top, self.want.spread],
             "plan": self.planned.blob,
@@ -215,9 +170,9 @@ class Job:
 
     def _settings(self) -> Record:
         keep = [self.want.top, self.want.spread]
-        return {**self._subject_question, "plan": self.planned.blob, "keep": keep, "batch": self.want.batch}
+        return {**self.subject_question, "plan": self.planned.blob, "keep": keep, "batch": self.want.batch}
 
-    def _question(self, number: int, facts: _LayerFacts) -> str:
+    def _question(self, number: int, facts: LayerFacts) -> str:
         from nxtools.store import question_digest
 
         fields = {
@@ -248,21 +203,27 @@ class Job:
                 hint="--bulk or --cache on another disk, fewer --layers, or a smaller --pool",
             )
 
+    def put(self, data: bytes) -> str:
+        """Keep a blob that a line will name."""
+        return self.bulk.put_blob(data, kind="recording", compress=False, required=True)
+
     def _record(
-        self, number: int, layers: list[_LayerFacts], progress: Callable[[int], None]
+        self,
+        number: int,
+        layers: list[LayerFacts],
+        tabled: list[LayerFacts],
+        progress: Callable[[int], None],
     ) -> dict[int, Record]:
         """Run the subject over a shard. An answer is in the store once all its blobs are."""
-        from nxtools.subject.recorder import Keep, Shard, record_shard
+        from nxtools.subject.parts import Shard
+        from nxtools.subject.recorder import Keep, record_shard
 
         subject, plan, want = self.subject, self.planned.plan, self.want
-
-        def put(data: bytes) -> str:
-            return self.bulk.put_blob(data, kind="recording", compress=False, required=True)
-
         shard = Shard(*self.shards[number])
         signs = {facts.layer: facts.sign(want) for facts in layers}
         questions = {facts.layer: self._question(number, facts) for facts in layers}
         answers: dict[int, Record] = {}
+        tables = self.tabling.means(number, tabled)
         for layer, recording in record_shard(
             subject,
             plan,
@@ -272,31 +233,33 @@ class Job:
             both_sides=lambda layer: signs[layer] != "+",
             batch=want.batch,
             bos=self.planned.bos,
-            put=put,
+            put=self.put,
             progress=progress,
+            tables=tables,
         ):
             answers[layer] = {
                 "excerpts": len(shard.excerpts(plan)),
                 "tokens": recording.tokens,
                 "near_duplicates": recording.near_duplicates,
-                "blob": put(recording.data),
+                "blob": self.put(recording.data),
                 "pool": recording.pool,
             }
             self.store.put(questions[layer], orjson.dumps(answers[layer]), kind="recording")
+        self.tabling.keep(number, tables)
         return answers
 
-    def _layer_facts(self) -> list[_LayerFacts]:
+    def _layer_facts(self) -> list[LayerFacts]:
         """Of all layers that the subject has; remembered, so that it need not be loaded to know."""
         from nxtools.store import question_digest
 
-        name = "layers " + question_digest("layers", 2, self._subject_question)
+        name = "layers " + question_digest("layers", 2, self.subject_question)
         known = self.store.recall(name)
         if known is None:
             there = [[site.layer, site.width, site.signed] for site in self.subject.sites]
             self.store.remember(name, orjson.dumps(there).decode())
         else:
             there = orjson.loads(known)
-        return [_LayerFacts(layer, width, bool(signed)) for layer, width, signed in there]
+        return [LayerFacts(layer, width, bool(signed)) for layer, width, signed in there]
 
     def _embedding(self) -> str:
         """The blob with the subject's token embeddings (ids, dimensions) in float16 over each one's maximum.
@@ -305,7 +268,7 @@ class Job:
         """
         from nxtools.store import question_digest
 
-        question = question_digest("embedding", 2, self._subject_question)
+        question = question_digest("embedding", 2, self.subject_question)
         stored = self.store.get(question)
         if stored is not None and self.bulk.has(str(orjson.loads(stored))):
             return str(orjson.loads(stored))
@@ -319,32 +282,5 @@ class Job:
         return blob
 
 
-def _wanted_layers(want: Want, there: list[_LayerFacts]) -> list[_LayerFacts]:
-    by_layer = {facts.layer: facts for facts in there}
-    wanted = set(by_layer if want.layers is None else want.layers)
-    if want.units is not None:
-        wanted = wanted & set(want.units) if want.layers is not None else set(want.units)
-    if not wanted:
-        raise UsageError("none of the --units is in the --layers asked for")
-    for layer in sorted(wanted):
-        if layer not in by_layer:
-            last = there[-1].layer
-            raise UsageError(f"the subject has no layer {layer}", hint=f"it has {there[0].layer} to {last}")
-        highest = max(want.units[layer]) if want.units is not None else 0
-        if highest >= by_layer[layer].width:
-            width = by_layer[layer].width
-            raise UsageError(f"layer {layer} has no unit {highest}", hint=f"it has 0 to {width - 1}")
-    return [by_layer[layer] for layer in sorted(wanted)]
-
-
-def _shards(plan: Plan, want: Want) -> list[tuple[int, int]]:
-    """First and last (exclusive) context of each shard: whole batches, but for the last of all."""
-    contexts, per_context = len(plan.contexts), plan.contexts.shape[1] // plan.excerpt
-    excerpts = want.shard or max(SHARD_EXCERPTS, -(-plan.size // MOST_SHARDS))
-    size = -(-excerpts // (per_context * want.batch)) * want.batch
-    return [(first, min(first + size, contexts)) for first in range(0, contexts, size)]
-
-
-def _pool_size(plan: Plan, shard: tuple[int, int]) -> int:
-    pooled = plan.context[plan.pool_rank >= 0]
-    return int(((pooled >= shard[0]) & (pooled < shard[1])).sum())
+def _silently(excerpts: int) -> None:
+    """Progress of what was counted before."""

@@ -21,6 +21,12 @@ class Shown:
     excerpts: tuple[str, ...]
 
 
+def full_name(record: Record) -> str:
+    """Tells a unit from every other unit of every subject."""
+    unit = record["unit"]
+    return " ".join(str(unit.get(part, "")) for part in ("fingerprint", "site", "layer", "index", "sign"))
+
+
 class Unit:
     """`name` tells it from every other unit of every subject; `vocabulary` has its tokens' texts."""
 
@@ -29,9 +35,7 @@ class Unit:
         self.sign = sign_of(record)
         self.short_name = unit_name(record)
         self.layer = int(unit["layer"])
-        self.name = " ".join(
-            str(unit.get(part, "")) for part in ("fingerprint", "site", "layer", "index", "sign")
-        )
+        self.name = full_name(record)
         pool = record.get("pool")
         self.pool: dict[str, Any] | None = pool if isinstance(pool, dict) and "blob" in pool else None
         self.excerpts: list[Record] | Folded = record["excerpts"]

@@ -103,11 +103,11 @@ def student(freedom: int) -> float:
     low, high = 1.9, 13.0
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
+        low, high = (middle, high) if within(middle, freedom) < 0.95 else (low, middle)
     return low
 
 
-def _within(x: float, freedom: int) -> float:
+def within(x: float, freedom: int) -> float:
     """P(|t| < x)."""
     angle = math.atan2(x, math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)

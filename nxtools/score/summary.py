@@ -70,9 +70,9 @@ def _reweighted(units: Sequence[Scored], pick: str) -> Floats:
     documents = [unit.documents[pick] for unit in units]
     sums = np.stack([unit.sums[pick].T for unit in units])
     if len(set(documents)) == 1:  # the pool: one product for all units
-        weights = _weights(documents[0], "document")
+        weights = drawn_weights(documents[0], "document")
         return (sums.reshape(len(units) * 6, sums.shape[2]) @ weights).reshape(len(units), 6, DRAWS)
-    weights = _weights([name for names in documents for name in names], "document")
+    weights = drawn_weights([name for names in documents for name in names], "document")
     return sums @ weights.reshape(len(units), -1, DRAWS)
 
 
@@ -190,7 +190,7 @@ class Summary:
     def _settle(self) -> None:
         for (series, figure, layer), found in self._pending.items():
             names, values, drawn = zip(*found, strict=True)
-            self._means[series, figure][layer].add(values, _weights(names, "unit"), np.stack(drawn))
+            self._means[series, figure][layer].add(values, drawn_weights(names, "unit"), np.stack(drawn))
         self._pending.clear()
 
     def as_dict(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def _rounded(share: float | None) -> float | None:
     return None if share is None else short(share)
 
 
-def _weights(names: Sequence[str], kind: str) -> Floats:
+def drawn_weights(names: Sequence[str], kind: str) -> Floats:
     """Exponential weights of documents or of units in every draw: (names, draws)."""
     starts = np.array([_start(name, kind) for name in names], dtype=np.intp)
     weights: Floats = _bank()[starts[:, None] + np.arange(DRAWS)]

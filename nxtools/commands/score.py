@@ -17,9 +17,17 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.commands._explained import (
+    PREVIOUS,
+    series_of,
+    simulated,
+    start_anew,
+    with_baselines,
+    with_previous,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from nxtools.commands._pools import Pools
     from nxtools.progress import Progress
@@ -104,7 +112,7 @@ def main(**options: Any) -> int:
     step = _step(engine, pools, wanted, options["literals"], summary, ceilings)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
-        return _with_previous(units) if "null" in wanted else units
+        return with_previous(units) if "null" in wanted else units
 
     def say(progress: Progress, counts: Counts) -> None:
         _say(progress, counts, summary, ceilings)
@@ -156,41 +164,6 @@ def _score(jobs: list[Any]) -> list[Any]:
     return score(jobs)
 
 
-PREVIOUS = "\0previous"  # where a unit carries the text it is to be compared with; never written
-
-
-def _with_previous(units: Iterable[Record]) -> Iterator[Record]:
-    """Gives each unit the explanation of the unit before it in its layer, for the null."""
-    before: Record | None = None
-    for unit in units:
-        if before is not None and before["unit"]["layer"] == unit["unit"]["layer"]:
-            unit[PREVIOUS] = (f"{before['unit']['layer']}:{before['unit']['index']}", _first_text(before))
-        before = {"unit": unit["unit"], "explanations": unit.get("explanations")}
-        yield unit
-
-
-def _first_text(unit: Record) -> str | None:
-    """The text of a unit's first explanation that is a pattern, which can be run on another unit."""
-    for explanation in unit.get("explanations") or ():
-        if not isinstance(explanation, dict) or "candidate" in explanation:
-            continue
-        if isinstance(explanation.get("text"), str):
-            return str(explanation["text"]) if _is_pattern(explanation) else None
-    return None
-
-
-def _series(explanation: Record) -> str | None:
-    """The column of the summary that follows an explanation; none for the false ones of a puzzle."""
-    if "candidate" in explanation:
-        return "truth" if explanation["candidate"] == "truth" else None
-    return "paraphrase" if "paraphrase_of" in explanation else "explanation"
-
-
-def _is_pattern(explanation: Record) -> bool:
-    by = explanation.get("by") or {}
-    return by.get("explainer") in ("pattern", "person")
-
-
 def _step(
     engine: Engine,
     pools: Pools,
@@ -212,9 +185,9 @@ def _step(
         target = Target(Unit(record), pools.of)
         told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
         for explanation in told:
-            explanation["scores"] = []
+            start_anew(explanation, "correlation")
         entries = [
-            (_series(entry), entry, *prediction)
+            (series_of(entry), entry, *prediction)
             for entry in told
             for prediction in _predictions(target, entry)
         ]
@@ -246,22 +219,14 @@ def _step(
                 drawn, unit = unpacked(answer["replicates"]), target.unit
                 summary.add(follow, unit.layer, unit.name, answer["score"], drawn, seen.documents)
         if baselines:
-            record["baselines"] = [entry for _, entry, _, _ in baselines]
+            with_baselines(record, (entry for _, entry, _, _ in baselines), "correlation")
         return record
 
     def _predictions(target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
         """By every simulator whose simulations the explanation carries, or else by running its pattern."""
-        by_simulator: dict[str, list[Record]] = {}
-        for simulation in explanation.get("simulations") or ():
-            by_simulator.setdefault(repr(simulation.get("by")), []).append(simulation)
         found: list[tuple[str, Job | Failure]] = []
-        for simulations in by_simulator.values():
-            by = simulations[0].get("by") or {}
-            simulator = str(by.get("simulator", "unknown"))
+        for simulator, by, expected in simulated(explanation):
             ceilings.note(by)
-            expected = {
-                s["excerpt"]: s["expected"] for s in simulations if "excerpt" in s and "expected" in s
-            }
             if expected:
                 sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
                 found.append((simulator, Job(target, "explanation", expected=expected, sign=sign)))

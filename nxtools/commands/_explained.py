@@ -1,0 +1,78 @@
+"""What unit lines carry that is scored: explanations, who has simulated them; and where scores go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nxtools.stream import Record
+
+PREVIOUS = "\0previous"  # where a unit carries the text it is to be compared with; never written
+
+
+def with_previous(units: Iterable[Record]) -> Iterator[Record]:
+    """Gives each unit the explanation of the unit before it in its layer, for the null."""
+    before: Record | None = None
+    for unit in units:
+        if before is not None and before["unit"]["layer"] == unit["unit"]["layer"]:
+            unit[PREVIOUS] = (f"{before['unit']['layer']}:{before['unit']['index']}", _first_text(before))
+        before = {"unit": unit["unit"], "explanations": unit.get("explanations")}
+        yield unit
+
+
+def _first_text(unit: Record) -> str | None:
+    """The text of a unit's first explanation that is a pattern, which can be run on another unit."""
+    for explanation in unit.get("explanations") or ():
+        if not isinstance(explanation, dict) or "candidate" in explanation:
+            continue
+        if isinstance(explanation.get("text"), str):
+            return str(explanation["text"]) if _is_pattern(explanation) else None
+    return None
+
+
+def series_of(explanation: Record) -> str | None:
+    """The column of the summary that follows an explanation; none for the false ones of a puzzle."""
+    if "candidate" in explanation:
+        return "truth" if explanation["candidate"] == "truth" else None
+    return "paraphrase" if "paraphrase_of" in explanation else "explanation"
+
+
+def _is_pattern(explanation: Record) -> bool:
+    by = explanation.get("by") or {}
+    return by.get("explainer") in ("pattern", "person")
+
+
+def simulated(explanation: Record) -> list[tuple[str, Record, Record]]:
+    """Who has simulated an explanation: the name, how (`by`), and the expected activations by excerpt."""
+    by_simulator: dict[str, list[Record]] = {}
+    for simulation in explanation.get("simulations") or ():
+        by_simulator.setdefault(repr(simulation.get("by")), []).append(simulation)
+    found = []
+    for simulations in by_simulator.values():
+        by = simulations[0].get("by") or {}
+        expected = {s["excerpt"]: s["expected"] for s in simulations if "excerpt" in s and "expected" in s}
+        found.append((str(by.get("simulator", "unknown")), by, expected))
+    return found
+
+
+def start_anew(entry: Record, method: str) -> None:
+    """An explanation's or a baseline's scores by one method go; those by others stay."""
+    entry["scores"] = [one for one in entry.get("scores") or () if one.get("method") != method]
+
+
+def with_baselines(record: Record, entries: Iterable[Record], method: str) -> None:
+    """Puts baselines scored by one method on a unit. Those of the same name go; scores by others stay."""
+    entries = list(entries)
+    names = {entry["name"] for entry in entries}
+    before = {one.get("name"): one for one in record.get("baselines") or ()}
+    for entry in entries:
+        if (old := before.get(entry["name"])) and _same(old, entry):
+            start_anew(old, method)
+            entry["scores"] = old["scores"] + entry["scores"]
+    record["baselines"] = entries + [one for name, one in before.items() if name not in names]
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Whether two baselines are the same but for their scores."""
+    return {**one, "scores": None} == {**other, "scores": None}

@@ -163,7 +163,7 @@ def test_a_replicate_is_the_score_with_each_document_weighed():
     for figure, picks in (("top_and_random", ["top", "random"]), ("random_only", ["random"])):
         rows = np.concatenate([scored.sums[pick] for pick in picks])
         names = [name for pick in picks for name in scored.documents[pick]]
-        weights = module._weights(names, "document")
+        weights = module.drawn_weights(names, "document")
         expected = [float(correlation(rows.T @ weights[:, draw])) for draw in range(module.DRAWS)]
         np.testing.assert_allclose(drawn[figure], expected, atol=1e-12)
 
@@ -188,11 +188,11 @@ def test_absent_figures_have_no_replicates_and_all_others_are_numbers():
 
 
 def test_weights_are_exponential_and_belong_to_their_names():
-    weights = module._weights([f"name {i}" for i in range(2000)], "unit")
+    weights = module.drawn_weights([f"name {i}" for i in range(2000)], "unit")
     assert weights.min() > 0
     assert weights.mean() == pytest.approx(1.0, abs=0.02)
     assert weights.var() == pytest.approx(1.0, abs=0.04)
-    assert np.array_equal(weights[7], module._weights(["name 7"], "unit")[0])
+    assert np.array_equal(weights[7], module.drawn_weights(["name 7"], "unit")[0])
     assert abs(np.corrcoef(weights[:50])[np.triu_indices(50, 1)]).max() < 0.4
 
 
@@ -204,7 +204,7 @@ def test_a_mean_of_independent_values_has_the_textbook_interval():
     for k in range(200):
         mean = Mean(documents=100)
         names = [f"unit {k} {i}" for i in range(12)]
-        mean.add(values.tolist(), module._weights(names, "unit"), np.repeat(values[:, None], module.DRAWS, 1))
+        mean.add(values.tolist(), module.drawn_weights(names, "unit"), np.repeat(values[:, None], module.DRAWS, 1))
         margins.append(mean.margin)
     textbook = 2.201 * values.std(ddof=1) / np.sqrt(12)
     assert np.mean(margins) == pytest.approx(textbook, rel=0.05)

@@ -38,6 +38,8 @@ class Unit:
         self.name = full_name(record)
         pool = record.get("pool")
         self.pool: dict[str, Any] | None = pool if isinstance(pool, dict) and "blob" in pool else None
+        tables = record.get("tables")
+        self.tables: dict[str, dict[str, Any]] = tables if isinstance(tables, dict) else {}
         self.excerpts: list[Record] | Folded = record["excerpts"]
         self._shown: dict[str, Shown] = {}
 

@@ -29,8 +29,8 @@ from nxtools.subject.excerpts import Cut
 from nxtools.subject.identity import resolve
 from nxtools.subject.planning import Planned, Texts, plan_recording
 from nxtools.subject.recording import Job, Made, NoRoom
-from nxtools.subject.wanted import Model, Want
 from nxtools.subject.text import Passage
+from nxtools.subject.wanted import Model, Want
 
 Record = dict[str, Any]
 

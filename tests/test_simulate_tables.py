@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.simulate.tables import PRIOR, WEIGHTS, Excerpts, PoolIndex, TokenValues, learn
+from nxtools.simulate.tables import PRIOR, WEIGHTS, Excerpts, PoolIndex, TokenValues, learn, of_corpus
 
 
 def text(rng, excerpts, tokens=32, vocabulary=60) -> np.ndarray:
@@ -188,3 +188,19 @@ def test_no_validation_is_no_obstacle():
     nothing = Excerpts(np.empty((0, 32), np.int32), np.empty((0, 32), np.float32), [])
     table, _ = learn(index, evidence, nothing)
     assert table.weight == WEIGHTS[0]
+
+
+def test_a_corpus_table_predicts_its_means_drawn_toward_that_of_all():
+    tokens, count = np.array([2, 5, 9], np.int32), np.array([2, 4, 10])
+    means = np.array([4.0, -1.0, 0.5], np.float32)
+    table = of_corpus(tokens, count, means)
+    background = (2 * 4.0 + 4 * -1.0 + 10 * 0.5) / 16
+    expected = [(n * mean + background) / (n + 1) for n, mean in zip(count, means, strict=True)]
+    np.testing.assert_allclose(table.predict(np.array([[2, 5], [9, 7]])).ravel()[:3], expected, rtol=1e-6)
+    assert table.predict(np.array([7, 10_000])).tolist() == pytest.approx([background] * 2)
+
+
+def test_a_corpus_table_without_tokens_is_an_error():
+    nothing = np.zeros(0, np.int64)
+    with pytest.raises(ValueError, match="no token"):
+        of_corpus(nothing, nothing, nothing.astype(np.float32))

@@ -1,4 +1,4 @@
-"""The random pools that unit lines name, opened when they are needed, in this process or in a worker."""
+"""The random pools and tables that unit lines name, opened when they are needed, here or in a worker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nxtools.progress import warn
+from nxtools.recordings.table import Column, Table
 
 if TYPE_CHECKING:
     from nxtools.pattern.lexicon import Lexicon
@@ -26,11 +27,12 @@ class Pools:
         self.command = command
         self.cache, self.mode, self.bulk = cache, mode, bulk
         self._open: dict[str, Shared | None] = {}
+        self._tables: dict[str, Table | None] = {}
         self._there: dict[str, bool] = {}
         self._stores: list[Store] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}, "_stores": None}
+        return {**self.__dict__, "_open": {}, "_tables": {}, "_stores": None}
 
     def of(self, unit: Unit) -> Shared | None:
         """The pool that a unit names."""
@@ -47,6 +49,26 @@ class Pools:
         """The digest of the unit's pool where it is at hand: part of the questions that use the pool."""
         return None if unit.pool is None or not self._has(str(unit.pool["blob"])) else str(unit.pool["blob"])
 
+    def table(self, unit: Unit, name: str) -> Column | None:
+        """The unit's column of a table; None where it has none or the store has it no longer."""
+        place = unit.tables.get(name)
+        if place is None:
+            return None
+        digest = str(place["blob"])
+        if digest not in self._tables:
+            while len(self._tables) >= KEPT:
+                del self._tables[next(iter(self._tables))]
+            self._tables[digest] = self._load_table(name, digest)
+        table = self._tables[digest]
+        return None if table is None else Column(table, int(place["column"]))
+
+    def table_digest(self, unit: Unit, name: str) -> list[Any] | None:
+        """What answers that use a table depend on: the digest of it and the column, where it is at hand."""
+        place = unit.tables.get(name)
+        if place is None or not self._has(str(place["blob"])):
+            return None
+        return [place["blob"], place["column"]]
+
     def lexicon(self, unit: Unit) -> Lexicon:
         """The texts of tokens: of all that the subject has, or else of those on the line."""
         from nxtools.pattern.lexicon import Lexicon
@@ -55,8 +77,9 @@ class Pools:
         return Lexicon(unit.vocabulary) if pool is None else pool.lexicon
 
     def _has(self, digest: str) -> bool:
-        if digest in self._open:
-            return self._open[digest] is not None
+        for opened in (self._open, self._tables):
+            if digest in opened:
+                return opened[digest] is not None
         if digest not in self._there:
             self._there[digest] = any(store.has(digest) for store in self._places())
         return self._there[digest]
@@ -73,6 +96,16 @@ class Pools:
                 f"{self.command}: {error.message}: going on without the random pool "
                 "(nx-record and nx-top bring it back)"
             )
+            return None
+
+    def _load_table(self, name: str, digest: str) -> Table | None:
+        from nxtools.store import MissingBlob
+
+        try:
+            return Table(digest, self._blob)
+        except MissingBlob as error:
+            again = "(nx-record and nx-top bring it back)"
+            warn(f"{self.command}: {error.message}: going on without the {name} table {again}")
             return None
 
     def _blob(self, digest: str) -> memoryview:

@@ -6,6 +6,8 @@ A table lies in parts, one per shard. A blob names them; a unit line names that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,3 +47,24 @@ class Table:
         for part, places in zip(self._parts, self._places, strict=True):
             total[places] += decode_rows(part["row"][column], part["scale"][column]) * part["count"]
         return (total / self.count).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One unit of a table."""
+
+    table: Table
+    column: int
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        return self.table.tokens
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        return self.table.count
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """(T,)"""
+        return self.table.values(self.column)

@@ -1,6 +1,7 @@
 """Baseline simulators that know only tokens: what a better explanation has to beat.
 
-A *token table* predicts each token's mean activation in the evidence. A *token list* keeps the few tokens
+A *token table* predicts each token's mean activation in the evidence, a *corpus table* that in all evidence
+documents, where nx-record made one. A *token list* keeps the few tokens
 whose means matter most and one background for all others: it may name as many tokens as an explanation by
 rules has literals, so the two can be compared.
 
@@ -40,7 +41,7 @@ class TokenValues:
     tokens: NDArray[np.int64]
     values: Activations
     background: float
-    weight: float
+    weight: float = 1.0
 
     def predict(self, ids: Ids) -> Activations:
         """Predicted activations of token ids (...) -> (...)."""
@@ -163,6 +164,21 @@ def learn(
         _best(tokens, _tables(counts, totals), goals),
         _best(tokens, _lists(counts, totals, literals), goals),
     )
+
+
+def of_corpus(
+    tokens: NDArray[np.integer[Any]], count: NDArray[np.integer[Any]], means: Activations
+) -> TokenValues:
+    """The corpus table of a unit: tokens (T,) rising, how often the evidence has each, its mean activation.
+
+    Means are drawn toward that of all by the same prior as those of a token table. Raises ValueError when
+    there is no token.
+    """
+    if not len(tokens):
+        raise ValueError("the corpus table has no token")
+    counts = count[None].astype(np.float64)
+    values, _, background = _tables(counts, counts * means.astype(np.float64))
+    return TokenValues(tokens.astype(np.int64), values[0].astype(np.float32), float(background[0]))
 
 
 def _evidence(

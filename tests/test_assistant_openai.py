@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from assistants import unit
 from fault_server import PASSING, FaultServer, chat, plain
 
+from nxtools.assistant.asking import Asking, DryRun
 from nxtools.assistant.openai_api import OpenAIAssistant
 from nxtools.assistant.protocol import Completion, Message, Number, Slot, Slots
 from nxtools.errors import ModelError, UsageError
-from nxtools.stage import Ask, Failure, Question
+from nxtools.explain.assistant import Explainer, Explaining
+from nxtools.stage import Ask, Failure, Loop, Question
+from nxtools.store import Store
 
 QUICK = {"timeout": 0.5, "retries": 4}
 
@@ -231,6 +235,130 @@ def test_a_server_whose_model_knows_no_system_message_is_asked_without() -> None
         answers = run(assistant, [payload, payload])
     assert [answer["text"] for answer in answers] == ["dc\n\nba"] * 2
     assert len(server.requests) == 3  # learned once
+
+
+# Several draws in one call
+
+
+def draws(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """As many choices as are wanted, each with its number behind the text; the last one first."""
+    answer = echo_last(path, body)
+    (choice,) = answer["choices"]
+    answer["choices"] = [
+        {
+            **choice,
+            "index": n,
+            "message": {"role": "assistant", "content": f"{choice['message']['content']}{n}"},
+        }
+        for n in reversed(range(body.get("n", 1)))
+    ]
+    return answer
+
+
+def test_draws_of_one_prompt_are_one_call_and_share_what_it_cost() -> None:
+    wanted = [asking("ab", draw) for draw in range(3)] + [asking("cd"), asking("ef", 5, logprobs=2)]
+    with FaultServer(draws) as server:
+        assistant = OpenAIAssistant("m", server.url, {"jobs": 1})
+        answers = run(assistant, wanted)
+    assert [answer["text"] for answer in answers] == ["ba0", "ba1", "ba2", "dc0", "fe0"]
+    assert [body.get("n") for _, body in server.requests] == [3, None, None]
+    assert [body.get("seed") for _, body in server.requests] == [None, 0, 5]
+    assert [answer["tokens_in"] for answer in answers[:3]] == [4, 4, 3]
+    assert [answer["tokens_out"] for answer in answers[:3]] == [3, 2, 2]
+    assert [answer.get("together") for answer in answers] == [3, 3, 3, None, None]
+    assert (assistant.calls, assistant.tokens_in) == (3, 33)
+
+
+def test_without_temperature_there_is_nothing_to_draw() -> None:
+    with FaultServer(draws) as server:
+        payload = Completion((Message("user", "a"),), 0.0, 5)
+        run(OpenAIAssistant("m", server.url), [payload, Completion(payload.messages, 0.0, 5, draw=1)])
+    assert [body.get("n") for _, body in server.requests] == [None, None]
+
+
+@pytest.mark.parametrize(("gives", "sent"), [(1, [4, None, None, None, None]), (2, [4, None, None, None])])
+def test_a_server_that_gives_fewer_is_asked_for_the_others_one_by_one(gives: int, sent: list[Any]) -> None:
+    def few(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return draws(path, body | {"n": min(gives, body.get("n", 1))})
+
+    with FaultServer(few) as server:
+        assistant = OpenAIAssistant("m", server.url, {"jobs": 1})
+        answers = run(assistant, [asking("ab", draw) for draw in range(4)] + [asking("cd")])
+    assert [answer["text"] for answer in answers] == [f"ba{n}" for n in range(gives)] + ["ba0"] * (
+        4 - gives
+    ) + ["dc0"]
+    assert [body.get("n") for _, body in server.requests] == sent
+    seeds = [body.get("seed") for _, body in server.requests]
+    assert seeds == [None, *range(gives, 4), 0]  # no draw that was answered is asked for again
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_several_is_asked_for_each(status: int) -> None:
+    def picky(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if "n" in body:
+            return {"error": {"message": "n must be 1"}, "status": status}
+        return echo_last(path, body)
+
+    with FaultServer(picky) as server:
+        answers = run(
+            OpenAIAssistant("m", server.url, {**QUICK, "jobs": 1}),
+            [asking(text, draw) for text in ("ab", "cd") for draw in range(3)],
+        )
+    assert [answer["text"] for answer in answers] == ["ba"] * 3 + ["dc"] * 3
+    assert [body.get("n") for _, body in server.requests] == [3, None, None, None, None, None, None]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_several_draws_through_faults(fault: str) -> None:
+    """Twice as many choices as were wanted, or none, are no answer."""
+    with FaultServer(draws, lambda n: fault if n == 0 else None, stall=0.8) as server:
+        assistant = OpenAIAssistant("m", server.url, {**QUICK, "jobs": 1})
+        answers = run(assistant, [asking("ab", draw) for draw in range(3)])
+    assert [answer["text"] for answer in answers] == ["ba0", "ba1", "ba2"]
+    assert len(server.requests) == 2
+
+
+def test_what_never_comes_whole_is_asked_for_one_by_one() -> None:
+    with FaultServer(draws, lambda n: "two-choices" if n < 3 else None) as server:
+        answers = run(OpenAIAssistant("m", server.url, {"jobs": 1}), [asking("ab", n) for n in range(2)])
+    assert [answer["text"] for answer in answers] == ["ba0", "ba0"]
+    assert [body.get("n") for _, body in server.requests] == [2, 2, 2, None, None]
+
+
+def test_of_several_draws_only_the_missing_ones_are_asked_for(tmp_path: Path) -> None:
+    """Each draw is an answer of its own in the store."""
+
+    def guesses(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        number = len(server.requests)
+        answer = draws(path, body)
+        for choice in answer["choices"]:
+            choice["message"]["content"] = f"Explanation: guess {number} {choice['index']}"
+        return answer
+
+    def explained(candidates: int) -> list[dict[str, Any]]:
+        how = Explaining(Asking(OpenAIAssistant("m", server.url)), form="marked", candidates=candidates)
+        line = unit([("evidence", "top", [(" a", 1.0), (" b", 0.0)])])
+        with Store(tmp_path / "store") as store:
+            (out,) = Loop(iter([line]), Explainer(how).step, store)
+        return list(out["explanations"])
+
+    with FaultServer(guesses) as server:
+        few, more = explained(3), explained(5)
+    assert [body.get("n") for _, body in server.requests] == [3, 2]
+    assert [e["text"] for e in few] == [f"guess 1 {n}" for n in range(3)]
+    assert [e["text"] for e in more] == [e["text"] for e in few] + ["guess 2 0", "guess 2 1"]
+    assert few[0]["usage"] == {"calls": 1, "tokens_in": 11, "tokens_out": 7}
+    assert more[0]["usage"] == {"calls": 2, "tokens_in": 22, "tokens_out": 14}
+
+
+def test_a_dry_run_counts_draws_of_one_prompt_as_a_call(tmp_path: Path) -> None:
+    dry = DryRun()
+    how = Explaining(Asking(OpenAIAssistant("gpt"), dry), form="marked", candidates=3)
+    lines = [unit([("evidence", "top", [(text, 1.0), (" b", 0.0)])]) for text in (" a", " c")]
+    with Store(tmp_path / "store") as store:
+        list(Loop(iter(lines), Explainer(how).step, store))
+    assert dry.calls == 2
+    assert dry.tokens_out == 2 * 3 * 200
 
 
 # Who it is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nxtools.assistant.protocol import Assistant, Completion, Number, Piece, Slot, Slots
@@ -80,23 +80,32 @@ def _field(piece: Piece) -> Any:
 
 
 class DryRun:
-    """Answers nothing; counts what would have been asked: `calls`, and about how many tokens each way."""
+    """Answers nothing; counts what would have been asked: `calls`, and about how many tokens each way.
+
+    Of an API, the draws of one prompt are one call.
+    """
 
     def __init__(self) -> None:
         self.calls = self.tokens_in = self.tokens_out = 0
+        self._drawn: set[int] = set()
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         while asks := pull(64):
             for ask in asks:
-                self._count(ask.payload)
+                self._count(ask.payload, ask.question.fields.get("assistant") or {})
             yield [(ask, Failure("assistant", "dry-run", "not asked: this is a dry run")) for ask in asks]
 
-    def _count(self, payload: Any) -> None:
+    def _count(self, payload: Any, who: Mapping[str, Any]) -> None:
         if isinstance(payload, Completion):
+            self.tokens_out += payload.max_tokens
+            if who.get("engine") == "openai" and payload.temperature:
+                prompt = hash((payload.messages, payload.max_tokens))
+                if prompt in self._drawn:
+                    return
+                self._drawn.add(prompt)
             self.calls += 1
             characters = sum(len(message.content) for message in payload.messages)
             self.tokens_in += -(-characters // CHARACTERS_PER_TOKEN)
-            self.tokens_out += payload.max_tokens
         elif isinstance(payload, Slots):
             self.calls += 1
             pieces = (*payload.prefix, *payload.explanation, *payload.excerpt)

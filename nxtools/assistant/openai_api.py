@@ -1,6 +1,6 @@
 """Assistants behind an OpenAI-compatible API: OpenAI, vLLM, llama-server, Ollama, LM Studio, OpenRouter.
 
-Several calls are under way at once, each in a thread of its own, and every answer is handed on as it arrives,
+Several calls are under way at once (`nxtools.assistant.calls`), and every answer is handed on as it arrives,
 so that what was paid for is stored before anything else happens. The openai client repeats what failed for a
 passing reason (429, 5xx, timeouts, cut connections), waiting as long as the server asks. What can never work
 (401, 403, 404) ends the run; anything else is a failure of that ask alone.
@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from nxtools.assistant.calls import Calls
 from nxtools.assistant.openai_wire import (
     Echo,
     Malformed,
     chosen,
     echo_request,
     probe_requests,
-    read_completion,
+    read_completions,
     read_echo,
     read_probe,
     request,
@@ -34,7 +31,6 @@ from nxtools.assistant.openai_wire import (
 )
 from nxtools.assistant.protocol import Completion, Message, Slots
 from nxtools.errors import ModelError, UsageError
-from nxtools.progress import warn
 from nxtools.stage import Answer, Answered, Ask, Failure, Pull
 
 if TYPE_CHECKING:
@@ -42,8 +38,6 @@ if TYPE_CHECKING:
 
 OPENAI = "https://api.openai.com/v1"
 WHOLE_TRIES = 3  # how often a call is made whose answer arrives, but not whole
-GRACE = 5.0  # seconds that calls under way get to arrive when a run is ended
-_POLL = 0.1  # seconds until it is asked again whether there is more to do
 
 # Options that are about the calls. All others are fields of the request, and part of the identity.
 _OURS = {"jobs": 8, "timeout": 300.0, "retries": 6, "max-calls": 0, "endpoint": "chat", "identity": ""}
@@ -89,12 +83,12 @@ class OpenAIAssistant:
             raise UsageError(
                 f"--base-url is no address of a server: {address.hostname or base_url}", hint=hint
             )
-        self.jobs: int = max(1, ours["jobs"])
+        self._calls = Calls(self.name, max(1, ours["jobs"]), ours["max-calls"], self._call)
         self.chat: bool = ours["endpoint"] == "chat"
         if ours["endpoint"] not in ("chat", "completions"):
             raise UsageError(f"the endpoint is chat or completions, not {ours['endpoint']!r}")
         self.extra: dict[str, Any] = given
-        self.calls = self.tokens_in = self.tokens_out = 0
+        self.tokens_in = self.tokens_out = 0
         self._ours = ours
         self._trusted = self.base_url in (OPENAI, from_environment.rstrip("/"))
         self._reached = False
@@ -172,7 +166,7 @@ class OpenAIAssistant:
                 grammar='root ::= "<7>"' if ability == "grammar" else None,
                 schema=_SEVEN if ability == "schema" else None,
             )
-            answer = read_completion(self._send(*self._request(wanted), probing=True), self.chat)
+            answer = read_completions(self._send(*self._request(wanted), probing=True), self.chat)[0]
         except (Unanswered, Malformed):
             return False
         if ability == "logprobs":
@@ -183,66 +177,49 @@ class OpenAIAssistant:
     # What it does
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
-        """Keeps up to `jobs` calls under way, and yields each answer when it arrives.
+        """Yields each answer when it arrives, as `Calls` does."""
+        return self._calls.answer(pull)
 
-        Ctrl-C lets the calls under way arrive, for a few seconds; a second one does not.
+    @property
+    def calls(self) -> int:
+        """How many were made."""
+        return self._calls.made
+
+    def _call(self, asks: list[Ask]) -> tuple[Answered, list[Ask]]:
+        """One ask, or several draws of one prompt, answered by one call.
+
+        Servers that give fewer choices than they were asked for, or refuse to, are asked for each draw from
+        then on.
         """
-        arrived: SimpleQueue[tuple[Ask, Answer | Failure | BaseException]] = SimpleQueue()
-        under_way = 0
-        trouble: BaseException | None = None
-        deadline: float | None = None
-        with _interrupts() as interrupted:
-            while True:
-                while deadline is None and under_way < self.jobs and (asks := pull(1)):
-                    if self._ours["max-calls"] and self.calls >= self._ours["max-calls"]:
-                        message = f"--max-calls {self._ours['max-calls']} were made"
-                        yield [(asks[0], Failure("assistant", "max-calls", message))]
-                        continue
-                    self.calls += 1
-                    under_way += 1
-                    threading.Thread(target=self._work, args=(asks[0], arrived), daemon=True).start()
-                if not under_way:
-                    break
-                batch = _take(arrived, _POLL)
-                under_way -= len(batch)
-                if whole := [(ask, got) for ask, got in batch if not isinstance(got, BaseException)]:
-                    yield whole
-                troubles = [got for _, got in batch if isinstance(got, BaseException)]
-                trouble = trouble or (troubles[0] if troubles else None)
-                if trouble is None and interrupted.is_set():
-                    trouble = KeyboardInterrupt()
-                    warn(f"{self.name}: waiting for {under_way} calls that are paid for; Ctrl-C leaves them")
-                if trouble is not None:
-                    deadline = deadline or time.monotonic() + GRACE
-                    if time.monotonic() >= deadline:
-                        break
-        if trouble is not None:
-            raise trouble
-
-    def _work(self, ask: Ask, arrived: SimpleQueue[tuple[Ask, Answer | Failure | BaseException]]) -> None:
         try:
-            arrived.put((ask, self._answered(ask.payload)))
+            answers = self._answers(asks[0].payload, len(asks))
         except Unanswered as error:
-            arrived.put((ask, Failure("assistant", error.kind, str(error))))
-        except BaseException as error:  # it is raised where the answers are waited for
-            arrived.put((ask, error))
+            if len(asks) > 1 and error.kind in ("refused", "malformed", "http-422"):
+                self._calls.together = False
+                return [], asks
+            failure = Failure("assistant", error.kind, str(error))
+            return [(ask, failure) for ask in asks], []
+        if len(answers) < len(asks):
+            self._calls.together = False
+        return list(zip(asks, answers, strict=False)), asks[len(answers) :]
 
-    def _answered(self, payload: Completion | Slots) -> Answer:
+    def _answers(self, payload: Completion | Slots, draws: int) -> list[Answer]:
+        """As many answers as draws, or fewer where the server does not give so many at once."""
         for _ in range(WHOLE_TRIES):
             try:
                 if isinstance(payload, Slots):
                     echo = self._echoing()
                     path, body, places = echo_request(self.model, payload, echo.top)
                     data = self._send(path, body | self.extra)
-                    answer = read_echo(data, body["prompt"], places, echo)
+                    answers = [read_echo(data, body["prompt"], places, echo)]
                 else:
-                    data = self._send(*self._request(payload))
-                    answer = read_completion(data, self.chat)
+                    data = self._send(*self._request(payload, draws))
+                    answers = read_completions(data, self.chat, draws)
             except Malformed as error:
                 malformed = error
                 continue
             self._count(data)
-            return answer
+            return answers
         raise Unanswered("malformed", self._safe(str(malformed)))
 
     def _echoing(self) -> Echo:
@@ -253,8 +230,8 @@ class OpenAIAssistant:
             raise Unanswered("slots", "the server does not echo prompts with log-probabilities")
         return self._echo
 
-    def _request(self, payload: Completion) -> tuple[str, dict[str, Any]]:
-        path, body = request(self.model, payload, chat=self.chat)
+    def _request(self, payload: Completion, draws: int = 1) -> tuple[str, dict[str, Any]]:
+        path, body = request(self.model, payload, chat=self.chat, draws=draws)
         return path, self._fitted(body) | self.extra
 
     def _fitted(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,37 +356,3 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return type(default)(value)
     except (TypeError, ValueError):
         raise UsageError(f"the option {name!r} takes a number, not {value!r}") from None
-
-
-def _take(arrived: SimpleQueue[Any], wait: float) -> list[Any]:
-    """All that has arrived, after waiting for something."""
-    found = []
-    try:
-        found.append(arrived.get(timeout=wait))
-        while True:
-            found.append(arrived.get_nowait())
-    except Empty:
-        return found
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Notes the first Ctrl-C instead of raising it; the second one is raised."""
-    told = threading.Event()
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield told
-        return
-
-    def note(*_: object) -> None:
-        if told.is_set():
-            raise KeyboardInterrupt
-        told.set()
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

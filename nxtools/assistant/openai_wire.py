@@ -19,12 +19,17 @@ class Malformed(Exception):
     """An answer that did not come whole, or is not what was asked for."""
 
 
-def request(model: str, payload: Completion, *, chat: bool) -> tuple[str, Body]:
-    """Path and body. Without a chat endpoint the messages are one text, paragraphs behind each other."""
+def request(model: str, payload: Completion, *, chat: bool, draws: int = 1) -> tuple[str, Body]:
+    """Path and body. Without a chat endpoint the messages are one text, paragraphs behind each other.
+
+    draws: choices that are wanted. Several come without a seed, which might make them all the same.
+    """
     body: Body = {"model": model, "temperature": payload.temperature, "max_tokens": payload.max_tokens}
     if payload.stop:
         body["stop"] = list(payload.stop)
-    if payload.temperature > 0:
+    if draws > 1:
+        body["n"] = draws
+    elif payload.temperature > 0:
         body["seed"] = payload.draw  # where the server heeds it, draws differ and can be had again
     if payload.grammar is not None:
         body["grammar"] = payload.grammar
@@ -59,9 +64,34 @@ def chosen(body: Mapping[str, Any], renamed: Mapping[str, str | None]) -> Body:
     return {name: body[field] for field, name in names.items() if name is not None}
 
 
-def read_completion(data: Mapping[str, Any], chat: bool) -> Body:
-    """The answer to a Completion. Raises Malformed."""
-    choice = _only_choice(data)
+def read_completions(data: Mapping[str, Any], chat: bool, draws: int = 1) -> list[Body]:
+    """The answers to so many draws of a Completion, at least one. Raises Malformed.
+
+    What a call cost is parted among its answers.
+    """
+    choices = _choices(data, draws)
+    usage = data.get("usage") or {}
+    parts = {
+        name: _parts(usage.get(field), len(choices))
+        for name, field in (("tokens_in", "prompt_tokens"), ("tokens_out", "completion_tokens"))
+    }
+    answers = []
+    for place, choice in enumerate(choices):
+        answer: Body = {
+            "text": _text(choice, chat),
+            **{name: part[place] for name, part in parts.items()},
+            "finish": choice.get("finish_reason"),
+            "model": data.get("model"),
+        }
+        if len(choices) > 1:
+            answer["together"] = len(choices)
+        if tokens := _logprobs(choice.get("logprobs")):
+            answer["tokens"] = tokens
+        answers.append(answer)
+    return answers
+
+
+def _text(choice: Mapping[str, Any], chat: bool) -> str:
     message = choice.get("message") if chat else choice
     text = message.get("content" if chat else "text") if isinstance(message, dict) else None
     if text is None and isinstance(message, dict) and isinstance(message.get("refusal"), str):
@@ -70,26 +100,24 @@ def read_completion(data: Mapping[str, Any], chat: bool) -> Body:
         text = ""  # all of it went into reasoning
     if not isinstance(text, str):
         raise Malformed("the answer has no text")
-    usage = data.get("usage") or {}
-    answer: Body = {
-        "text": text,
-        "tokens_in": usage.get("prompt_tokens"),
-        "tokens_out": usage.get("completion_tokens"),
-        "finish": choice.get("finish_reason"),
-        "model": data.get("model"),
-    }
-    tokens = _logprobs(choice.get("logprobs"))
-    if tokens:
-        answer["tokens"] = tokens
-    return answer
+    return text
 
 
-def _only_choice(data: Mapping[str, Any]) -> dict[str, Any]:
+def _parts(count: int | None, parts: int) -> list[int | None]:
+    """A count in whole parts that add up to it."""
+    if count is None:
+        return [None] * parts
+    return [count // parts + (place < count % parts) for place in range(parts)]
+
+
+def _choices(data: Mapping[str, Any], most: int) -> list[dict[str, Any]]:
     choices = data.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not 1 <= len(choices) <= most:
         count = len(choices) if isinstance(choices, list) else "no"
-        raise Malformed(f"the answer has {count} choices, not 1")
-    return choices[0]
+        raise Malformed(f"the answer has {count} choices, not {most}")
+    if not all(isinstance(choice, dict) for choice in choices):
+        raise Malformed("a choice is no JSON object")
+    return sorted(choices, key=lambda choice: choice.get("index") or 0)
 
 
 def _logprobs(found: Any) -> list[Body]:
@@ -174,7 +202,7 @@ def _echoed(model: str, text: str, *, echo: bool = True) -> Body:
 
 def read_echo(data: Mapping[str, Any], text: str, places: Sequence[int], echo: Echo) -> Body:
     """The answer to Slots. Raises Malformed when no token begins where a slot stands."""
-    tokens = _logprobs(_only_choice(data).get("logprobs"))
+    tokens = _logprobs(_choices(data, 1)[0].get("logprobs"))
     begins = _begins([token["text"] for token in tokens], text)
     rows, masses = [], []
     for place in places:
@@ -227,8 +255,8 @@ def probe_requests(model: str) -> list[tuple[str, Body]]:
 def read_probe(completed: Mapping[str, Any], echoed: Mapping[str, Any]) -> Echo | None:
     """How the server's echo is to be read; None where it says nothing that can be."""
     text = _PROBE + "unknown\n"
-    following = _logprobs(_only_choice(completed).get("logprobs"))
-    tokens = _logprobs(_only_choice(echoed).get("logprobs"))
+    following = _logprobs(_choices(completed, 1)[0].get("logprobs"))
+    tokens = _logprobs(_choices(echoed, 1)[0].get("logprobs"))
     begins = _begins([token["text"] for token in tokens], text)
     at, ten = begins.get(len(_PROBE)), begins.get(text.index("10"))
     if not following or at is None or ten is None:

@@ -38,6 +38,7 @@ def drawn(
     `read` finds nothing in. chance: whether another draw may come out differently."""
     found = Drawn()
     wanted = list(range(draws))
+    calls = 0.0  # an API may give several draws in one
     for attempt in range(1 + AGAIN):
         answers = yield [question(draw) for draw in wanted]
         unread = 0
@@ -45,7 +46,8 @@ def drawn(
             if isinstance(answer, Failure):
                 found.failure = answer
                 continue
-            found.usage["calls"] += 1
+            calls += 1 / answer.get("together", 1)
+            found.usage["calls"] = round(calls)
             found.usage["tokens_in"] += answer.get("tokens_in") or 0
             found.usage["tokens_out"] += answer.get("tokens_out") or 0
             texts = read(answer["text"])

@@ -16,7 +16,18 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-SCIENCE = {"pattern", "explain", "simulate", "score", "revise", "directions", "recordings", "interop", "view"}
+SCIENCE = {
+    "pattern",
+    "explain",
+    "simulate",
+    "score",
+    "revise",
+    "puzzles",
+    "directions",
+    "recordings",
+    "interop",
+    "view",
+}
 HEAVY = {"torch", "transformers", "openai", "llama_cpp", "joblib"}
 
 # Modules that only what runs a model loads, and the one that only several jobs load.

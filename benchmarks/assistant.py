@@ -3,6 +3,8 @@
     python benchmarks/assistant.py                                      the shape that is promised about
     python benchmarks/assistant.py --explanations 4 --rounds 1          a quick look
     python benchmarks/assistant.py --engine llama --model FILE.gguf     a real file
+    python benchmarks/assistant.py --rounds 1 --turn 2 >> parts.jsonl   the third of three rounds by itself …
+    python benchmarks/assistant.py --join parts.jsonl                   … and what they say together
 
 Without --model, a Llama shape of 30 M parameters with random weights is written for each engine. Three ways
 take turns, in another order each round: `shared` is the assistant as it is; `alone` reads every excerpt
@@ -53,9 +55,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="per excerpt")
     parser.add_argument("--prefix", type=int, default=1200, help="tokens of instructions and examples")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turn", type=int, default=0, help="which order the first round has")
+    parser.add_argument("--join", metavar="FILE", help="lines of single rounds, to be put together")
     parser.add_argument("--threads", default=str(os.cpu_count()))
     parser.add_argument("--with-option", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    if options.join:
+        joined(Path(options.join))
+        return
     engines = ["llama", "hf"] if options.engine == "both" else [options.engine]
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "store") as store:
         for engine in engines:
@@ -84,33 +91,55 @@ def measure(assistant: Any, options: argparse.Namespace) -> dict[str, Any]:
     prefill(assistant, laid_out[:1])  # loads the model
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    tokens = {}
-    for number in range(options.rounds):
+    tokens: dict[str, int] = {}
+    for number in range(options.turn, options.turn + options.rounds):
         for name in names[number % 3 :] + names[: number % 3]:
             begun = time.perf_counter()
             tokens[name] = ways[name]()
             seconds[name].append(time.perf_counter() - begun)
-    times = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = tokens["alone"] / tokens["shared"]
-    gain = times["alone"] / times["shared"]
     own = sum(len(one.excerpt) for one in laid_out)
     once = len(laid_out[0].prefix) + sum(map(len, {one.explanation for one in laid_out})) + own
-    return {
-        "what": "simulating all at once",
-        "engine": assistant.engine,
-        "explanations": options.explanations,
-        "excerpts": options.excerpts,
-        "prefix": len(laid_out[0].prefix),
-        "excerpt_tokens": round(own / len(laid_out)),
-        "tokens": tokens,
-        "each_once": tokens["shared"] == once,
-        "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
+    return with_ratios(
+        {
+            "what": "simulating all at once",
+            "engine": assistant.engine,
+            "explanations": options.explanations,
+            "excerpts": options.excerpts,
+            "prefix": len(laid_out[0].prefix),
+            "excerpt_tokens": round(own / len(laid_out)),
+            "threads": options.threads,
+            "tokens": tokens,
+            "each_once": tokens["shared"] == once,
+            "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
+        }
+    )
+
+
+def with_ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, and what comes of it."""
+    tokens = found["tokens"]
+    times = {name: statistics.median(values) for name, values in found["seconds"].items()}
+    ratio, gain = tokens["alone"] / tokens["shared"], times["alone"] / times["shared"]
+    per_token = {name: times[name] / tokens[name] for name in times}
+    return found | {
         "token_ratio": round(ratio, 2),
         "gain": round(gain, 2),
         "share_of_ratio": round(gain / ratio, 3),
-        "over_prefill": round(times["shared"] / tokens["shared"] / (times["prefill"] / tokens["prefill"]), 3),
-        "threads": options.threads,
+        "over_prefill": round(per_token["shared"] / per_token["prefill"], 3),
     }
+
+
+def joined(path: Path) -> None:
+    """Prints a line for each engine: all rounds of like measurements together."""
+    together: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        alike = {name: found[name] for name in list(found)[: list(found).index("seconds")]}
+        seconds = together.setdefault(json.dumps(alike, sort_keys=True), alike | {"seconds": {}})["seconds"]
+        for name, values in found["seconds"].items():
+            seconds.setdefault(name, []).extend(values)
+    for found in together.values():
+        print(json.dumps(with_ratios(found)))
 
 
 def prompts(tokens: Any, options: argparse.Namespace) -> Iterator[Slots]:

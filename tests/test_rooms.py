@@ -27,8 +27,9 @@ SCIENCE = {
     "recordings",
     "interop",
     "view",
+    "report",
 }
-HEAVY = {"torch", "transformers", "openai", "llama_cpp", "joblib"}
+HEAVY = {"torch", "transformers", "openai", "llama_cpp", "joblib", "matplotlib"}
 
 # Modules that only what runs a model loads, and the one that only several jobs load.
 MAY_BE_HEAVY = {"nxtools.parallel": {"joblib"}}

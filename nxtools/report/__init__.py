@@ -1,0 +1,1 @@
+"""What the scores of whole runs say: distributions, comparisons, tables, plots."""

@@ -1,0 +1,124 @@
+"""Means over units with their 95% intervals, from what unit lines say.
+
+Where every score carries its replicates, units and documents are resampled as in `nxtools.score.summary`;
+where one does not, units alone are: Student's interval, too narrow where units share documents.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
+from nxtools.score.bootstrap import student, within
+from nxtools.score.summary import DRAWS, Mean, drawn_weights
+
+Floats = NDArray[np.float64]
+
+BOTH, UNITS = "units and documents", "units"
+_TOGETHER = 256  # units whose draws are weighted at once: 256 x 200 doubles stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over `units` units: value ± margin is its 95% interval over what `over` says is resampled."""
+
+    units: int
+    value: float | None
+    margin: float | None
+    over: str
+    freedom: int
+
+    @property
+    def low(self) -> float | None:
+        return None if self.value is None or self.margin is None else self.value - self.margin
+
+    @property
+    def high(self) -> float | None:
+        return None if self.value is None or self.margin is None else self.value + self.margin
+
+    @property
+    def p(self) -> float | None:
+        """How likely a mean so far from 0 is where the true one is 0: Student's t from the same interval."""
+        if self.value is None or self.margin is None:
+            return None
+        if self.margin == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return max(0.0, 1.0 - within(abs(self.value) / self.margin * student(self.freedom), self.freedom))
+
+
+class Gathered:
+    """The values of some units, absences by reason, and sums over the draws in place of their replicates."""
+
+    def __init__(self, parts: Iterable[Gathered] = ()) -> None:
+        parts = list(parts)
+        for part in parts:
+            part.settle()
+        self._mean = Mean(part._mean for part in parts)
+        self._bare = sum(part._bare for part in parts)
+        self._pending: list[tuple[str, float, bytes]] = []
+
+    def add(self, unit: str, value: float, drawn: bytes | None) -> None:
+        """A unit's value and, unpacked or None, its value in every draw (see `drawn_bytes`)."""
+        if drawn is None:
+            self._bare += 1
+            self._mean.values.append(value)
+            return
+        self._pending.append((unit, value, drawn))
+        if len(self._pending) >= _TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        if self._pending:
+            names, values, drawn = zip(*self._pending, strict=True)
+            self._mean.add(values, drawn_weights(names, "unit"), table_of(drawn))
+            self._pending.clear()
+
+    @property
+    def absent(self) -> Counter[str]:
+        return self._mean.absent
+
+    @property
+    def values(self) -> Floats:
+        """Of all units that have one, in no order that means something."""
+        self.settle()
+        return np.array(self._mean.values, dtype=np.float64)
+
+    def over(self, threshold: float) -> float | None:
+        """Share of the units above the threshold; absent ones are not above it."""
+        self.settle()
+        return self._mean.over(threshold)
+
+    def mean(self, documents: int) -> Estimate:
+        """documents: how many the units share; fewer than there are make the interval wider."""
+        values = self.values
+        n = len(values)
+        if not self._bare and documents >= 2:
+            self._mean.documents = documents
+            return Estimate(n, self._mean.value, self._mean.margin, BOTH, min(n, documents) - 1)
+        margin = student(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n >= 2 else None
+        return Estimate(n, self._mean.value, margin, UNITS, n - 1)
+
+
+def drawn_bytes(packed: str | None) -> bytes | None:
+    """Replicates as nx-score packs them, unpacked to 16-bit integers. InputError when they are damaged."""
+    if packed is None:
+        return None
+    try:
+        drawn = binascii.a2b_base64(packed)
+    except binascii.Error as error:
+        raise InputError(f"the field 'replicates' is no base64: {error}") from error
+    if len(drawn) != 2 * DRAWS:
+        raise InputError(f"the field 'replicates' holds {len(drawn)} bytes, not {2 * DRAWS}")
+    return drawn
+
+
+def table_of(drawn: Sequence[bytes]) -> Floats:
+    """Unpacked replicates as (units, draws) in -1 … 1, or their differences in -2 … 2."""
+    return np.frombuffer(b"".join(drawn), "<i2").reshape(len(drawn), -1) / 32767.0

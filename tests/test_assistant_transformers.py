@@ -154,6 +154,56 @@ def test_rows_that_are_done_leave_the_others_alone(folder: Path, store: Store) -
     assert together == [ask(opened(folder, store), [one])[0] for one in asked]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_written_side_by_side_do_not_see_each_other(
+    family: str, tmp_path: Path, store: Store
+) -> None:
+    """Of different lengths, with a common beginning and without; several draws of one among them."""
+    folder = save(build(family), tmp_path / family)
+    begun = [" the cat", " the cat sat on the mat", " the cat sat", " the dog"]
+    for texts in (begun, ["on the mat", *begun]):
+        asked = [written(text, logprobs=3) for text in texts]
+        asked += [written(text, temperature=1.0, draw=draw) for text in texts[:2] for draw in range(3)]
+        together = ask(opened(folder, store), asked)
+        alone = opened(folder, store, n_batch="3")
+        for answer, payload in zip(together, asked, strict=True):
+            (single,) = ask(alone, [payload])
+            assert answer["text"] == single["text"]
+            assert answer["tokens_in"] == single["tokens_in"]
+            for token, other in zip(answer.get("tokens", ()), single.get("tokens", ()), strict=True):
+                shared = token["logprobs"].keys() & other["logprobs"].keys()
+                assert shared
+                assert all(abs(token["logprobs"][t] - other["logprobs"][t]) < 1e-3 for t in shared)
+
+
+def test_prompts_of_different_lengths_are_written_in_the_same_calls(folder: Path, store: Store) -> None:
+    assistant = opened(folder, store)
+    model = assistant._model.model
+    rows: list[int] = []
+    model.register_forward_pre_hook(lambda module, args, kwargs: rows.append(len(args[0])), with_kwargs=True)
+    texts = ["The cat sat", "The cat knows", "The cat is not here", "The cat"]
+    answers = ask(assistant, [written(text, max_tokens=6) for text in texts])
+    assert [answer["tokens_out"] for answer in answers] == [6] * 4
+    assert rows == [1, *[4] * 6]  # what they share; the rest of all prompts, and five more tokens of each
+    prompts = [assistant.tokenizer.chat.ids((Message("user", text),)) for text in texts]
+    shared = len(prompts[-1]) - 1
+    assert assistant.effort.evaluated == shared + sum(len(ids) - shared for ids in prompts) + 4 * 5
+
+
+def test_what_keeps_a_window_is_not_padded(tmp_path: Path, store: Store) -> None:
+    """Padding would push tokens out of it."""
+    folder = save(build("mistral", sliding_window=8), tmp_path / "window")
+    texts = [" the cat sat on the mat the cat sat", " the cat sat on the mat the dog", " the cat sat on"]
+    assistant = opened(folder, store)
+    together = ask(assistant, [written(text) for text in texts])
+    assert not assistant._model.can_pad(assistant._model.empty())
+    for text, answer in zip(texts, together, strict=True):
+        ids = assistant.tokenizer.chat.ids((Message("user", text),))
+        for _ in range(8):
+            ids += (int(plain_logits(assistant, ids)[-1].argmax()),)
+        assert answer["text"] == assistant._decode(ids[-8:])
+
+
 def test_an_answer_ends_where_it_is_told_to(folder: Path, store: Store) -> None:
     assistant = opened(folder, store)
     (whole,) = ask(assistant, [written("The cat knows", max_tokens=20)])

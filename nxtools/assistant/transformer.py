@@ -4,12 +4,16 @@ The prefix goes through the model once, and its keys and values are kept. An exp
 of them, and its excerpts, as rows of one batch, go on from copies of that. Rows are padded behind their end,
 where no token sees it, so neither masks nor positions need to be said. Logits are made only where a number
 is predicted.
+
+Answers are written side by side as well. Their prompts are padded in front, behind what they share, and
+masks and positions say where a prompt begins. Models that keep a window or a recurrence, which would count
+the padding, write prompts of one length side by side.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 # Tokens in one call, padding included. What a processor works on should stay near it; a GPU wants more to do.
 BATCH, GPU_BATCH = 1024, 8192
+ROWS = 16  # answers written side by side
 
 Ids = tuple[int, ...]
 
@@ -176,7 +181,8 @@ class TransformersAssistant(LocalAssistant):
     # Completions
 
     def _write(self, writing: list[Writing]) -> Iterator[Answered]:
-        """The draws of one prompt are written side by side, prompts one after another."""
+        """What prompts begin with is read once, each prompt once for all its draws; several are written side
+        by side."""
         by_prompt: dict[Ids, list[Writing]] = {}
         for one in writing:
             by_prompt.setdefault(one.ids, []).append(one)
@@ -184,15 +190,37 @@ class TransformersAssistant(LocalAssistant):
         if shared not in self._begun:
             self._begun = {shared: self._go_on(self._model.empty(), shared)}
         state = self._begun[shared]
-        for ids, draws in by_prompt.items():
-            before = self._go_on(state, ids[len(shared) : -1])
-            yield from self._write_rows(before, ids[-1], draws)
+        for group in self._side_by_side(by_prompt, len(shared), padded=self._model.can_pad(state)):
+            yield from self._write_rows(state, {ids[len(shared) :]: by_prompt[ids] for ids in group})
 
-    def _write_rows(self, state: State, last: int, draws: list[Writing]) -> Iterator[Answered]:
-        self.effort.evaluated += 1
-        rows = [(Text(one, self._decode), np.random.default_rng(one.seed), one) for one in draws]
-        logits, state = self._model.next_tokens(state.rows(1), [last])
-        logits, state = np.repeat(logits, len(rows), axis=0), state.rows(len(rows))
+    def _side_by_side(self, draws: Mapping[Ids, Sized], shared: int, *, padded: bool) -> Iterator[list[Ids]]:
+        """Prompts of like length, padded to that of the first, that together fit a call and have no more than
+        ROWS draws; without padding, of the same length."""
+        group: list[Ids] = []
+        for ids in sorted(draws, key=len, reverse=True):
+            if group and (
+                sum(len(draws[one]) for one in (*group, ids)) > ROWS
+                or (len(group) + 1) * (len(group[0]) - shared) > self._batch
+                or (len(ids) < len(group[0]) and not padded)
+            ):
+                yield group
+                group = []
+            group.append(ids)
+        yield group
+
+    def _write_rows(self, state: State, writing: Mapping[Ids, list[Writing]]) -> Iterator[Answered]:
+        """writing: the draws of each prompt, which goes on from a state."""
+        self.effort.evaluated += sum(map(len, writing))
+        logits, state = self._model.begin(state, list(writing), self._batch)
+        rows = [
+            (Text(one, self._decode), np.random.default_rng(one.seed), one)
+            for draws in writing.values()
+            for one in draws
+        ]
+        if len(rows) > len(writing):
+            prompts = [row for row, draws in enumerate(writing.values()) for _ in draws]
+            logits = logits[prompts]
+            state = state.rows(len(rows)) if len(writing) == 1 else state.chosen(prompts)
         while True:
             tokens = []
             done: Answered = []

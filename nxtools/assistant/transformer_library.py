@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,24 +20,35 @@ from nxtools.errors import ModelError
 from nxtools.subject.identity import weight_files
 from nxtools.subject.load import DTYPES, explained, pick_device, quietly
 
+PADDING = -1  # in the place of a token
+
 
 @dataclass(frozen=True)
 class State:
-    """What a model knows of the tokens that it has read: keys and values."""
+    """What a model knows of the tokens that it has read: keys and values.
+
+    mask: (rows, tokens), 0 at padding; None where there is none.
+    """
 
     cache: Any
+    mask: torch.Tensor | None = None
 
     def rows(self, count: int) -> State:
         """The same for so many rows, from one; memory is shared until they go on."""
         made = copy.copy(self.cache)
         made.layers = [_repeated(layer, count) for layer in self.cache.layers]
-        return State(made)
+        return State(made, None if self.mask is None else self.mask.expand(count, -1))
 
     def chosen(self, rows: Sequence[int]) -> State:
-        """Some of the rows."""
+        """Some of the rows, any of them several times."""
         made = copy.deepcopy(self.cache)
         made.reorder_cache(torch.tensor(list(rows), device=_device(made)))
-        return State(made)
+        return State(made, None if self.mask is None else self.mask[list(rows)])
+
+    @property
+    def can_pad(self) -> bool:
+        """Whether rows may be padded in front: not where a window or a recurrence would count the padding."""
+        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
 
 
 def _device(cache: Any) -> Any:
@@ -82,6 +94,10 @@ class Model:
         if self._unembedding is None:
             raise ModelError("has no unembedding that transformers can name", where=str(path))
         self.ends = _ends(self.model)
+        self._pads = (
+            "position_ids" in inspect.signature(self.model.forward).parameters
+            and getattr(self.model.config, "window_size", None) is None  # GPT-Neo's, unknown to its cache
+        )
 
     def empty(self) -> State:
         """What is known before the first token."""
@@ -97,6 +113,33 @@ class Model:
         """Logits (reads, vocabulary) behind (row, place)s of rows that go on from the same state."""
         return self._run(state.rows(len(rows)), rows, reads)[0]
 
+    def can_pad(self, state: State) -> bool:
+        """Whether rows that go on from a state may have different lengths, see `begin`."""
+        return self._pads and state.can_pad
+
+    def begin(
+        self, state: State, rows: Sequence[Sequence[int]], batch: int
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        """Logits (rows, vocabulary) behind the last token of rows that go on from a state of one row, and
+        what is known then. Shorter rows are padded in front, which `can_pad` must allow.
+
+        batch: tokens in one call, padding included.
+        """
+        width = max(map(len, rows))
+        state = state.rows(len(rows))
+        if any(len(row) < width for row in rows):
+            seen = int(state.cache.get_seq_length())
+            state = State(state.cache, torch.ones((len(rows), seen), dtype=torch.long, device=self.device))
+        step = max(1, batch // len(rows))
+        padded = [[*[PADDING] * (width - len(row)), *row] for row in rows]
+        logits = np.zeros((0, 0), np.float32)
+        for start in range(0, width, step):
+            part = [row[start : start + step] for row in padded]
+            last = start + step >= width
+            reads = [(row, len(part[0]) - 1) for row in range(len(rows))] if last else []
+            logits, state = self._run(state, part, reads)
+        return logits, state
+
     def next_tokens(self, state: State, tokens: Sequence[int]) -> tuple[npt.NDArray[np.float32], State]:
         """Logits (rows, vocabulary) behind one more token in each row of a state, and what is known then.
 
@@ -110,12 +153,19 @@ class Model:
         ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens)
+        ids = ids.to(self.device)
+        mask, said = state.mask, {}
+        if mask is not None:
+            mask = torch.cat([mask, (ids != PADDING).long()], dim=1)
+            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            said = {"attention_mask": mask, "position_ids": positions}
+            ids = ids.clamp(min=0)
         with torch.inference_mode(), self._unembedding_only(reads):
-            made = self.model(ids.to(self.device), past_key_values=state.cache, use_cache=True)
+            made = self.model(ids, past_key_values=state.cache, use_cache=True, **said)
         cache = getattr(made, "past_key_values", None)
         if cache is None:
             raise ModelError("keeps nothing of what it has read, so prompts cannot be shared")
-        return made.logits[0].float().cpu().numpy(), State(cache)
+        return made.logits[0].float().cpu().numpy(), State(cache, mask)
 
     @contextmanager
     def _unembedding_only(self, reads: Sequence[tuple[int, int]]) -> Iterator[None]:

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from asked import answered_logs, ask, number_logs, prompts, tokens_once
+from assistants import unit
 from gguf_model import CHAT, byte_level, sentencepiece, write_folder, write_gguf
 from tiny_models import FAMILIES, build, save
 
+from nxtools.assistant.asking import Asking
 from nxtools.assistant.open import open_assistant
 from nxtools.assistant.protocol import Completion, Message, Slot, Slots
 from nxtools.assistant.slots import lay_out
 from nxtools.assistant.transformer import TransformersAssistant, choose
 from nxtools.errors import ModelError, UsageError
-from nxtools.stage import Failure
+from nxtools.simulate.assistant import Simulating, Simulator
+from nxtools.stage import Failure, Loop
 from nxtools.store import Store
 
 
@@ -225,6 +228,36 @@ def test_the_chat_template_is_used(tmp_path: Path, store: Store, folder: Path) -
     assert chatty.identity() != opened(folder, store).identity()  # the same weights, another template
     ids = chatty.tokenizer.chat.ids([Message("user", "Hello<|endoftext|>")])
     assert ids.count(0) == 2
+
+
+# With the loop and the store
+
+
+@pytest.mark.parametrize("method", ["all-at-once", "generate"])
+def test_a_second_run_loads_no_model_and_asks_nothing(
+    method: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("held-out", "top", [(" the", 0.0), (" cat", 5.0)]), ("held-out", "random", [(" a", 0.1)])]
+    told = {"id": "e", "text": "animals", "scale": 5.0, "by": {"explainer": "someone"}}
+
+    def simulate() -> tuple[TransformersAssistant, dict[str, Any], Any]:
+        with Store(tmp_path / "store") as store:
+            assistant = opened(folder, store)
+            simulator = Simulator(Simulating(Asking(assistant), method, examples=1))
+            line = unit(rows) | {"explanations": [dict(told)]}
+            loop = Loop(iter([line]), lambda record: simulator.step(record, ["held-out"]), store)
+            (out,) = loop
+            return assistant, out, loop.counts
+
+    first, out, counts = simulate()
+    assert (first.effort.loads, counts.failed) == (1, 0)
+    assert first.effort.evaluated > 100
+    monkeypatch.setattr("nxtools.assistant.transformer_library.Model", None)
+    monkeypatch.setattr("nxtools.subject.load.load_tokenizer", None)
+    second, again, counts = simulate()
+    assert again == out
+    assert (second.effort.loads, second.effort.evaluated, second.effort.written) == (0, 0, 0)
+    assert (counts.computed, counts.failed) == (0, 0)
 
 
 # What cannot be done

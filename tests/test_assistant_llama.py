@@ -205,7 +205,13 @@ def test_what_prompts_begin_with_is_read_once(files: dict[str, Path], store: Sto
 
 
 def test_an_answer_is_held_to_a_grammar_or_a_schema(files: dict[str, Path], store: Store) -> None:
-    numbers = {"type": "array", "items": {"enum": list(range(11))}, "minItems": 3, "maxItems": 3}
+    numbers = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/n"},
+        "minItems": 3,
+        "maxItems": 3,
+        "$defs": {"n": {"type": "integer", "enum": list(range(11))}},
+    }
     one, other, ten = ask(
         opened(files["sentencepiece"], store),
         [

@@ -520,6 +520,18 @@ def test_a_server_that_fails_when_tried_out_cannot_do_it(fault: str) -> None:
         assert not OpenAIAssistant("m", server.url, QUICK).has("slots")
 
 
+@pytest.mark.parametrize("fault", ["429", "503", "cut", "stall"])
+def test_a_server_that_is_busy_when_tried_out_is_tried_again(fault: str) -> None:
+    """What it can do is kept in the store: a passing failure must not stand there for good."""
+    with FaultServer(completions(), lambda number: fault if number < 3 else None, stall=0.7) as server:
+        assert OpenAIAssistant("m", server.url, QUICK).has("slots")
+    with (
+        FaultServer(completions(), lambda number: fault if number else None, stall=0.7) as server,
+        pytest.raises(ModelError, match="could not be tried out"),
+    ):
+        OpenAIAssistant("m", server.url, {"timeout": 0.5, "retries": 0}).has("slots")
+
+
 def test_abilities_are_tried_and_not_believed() -> None:
     def able(path: str, body: dict[str, Any]) -> dict[str, Any]:
         if "grammar" in body:

@@ -186,7 +186,8 @@ def test_the_answer_is_held_to_its_form_where_the_engine_can(store: Store, abili
     assert found[0]["by"]["held_by"] == ability
     held = getattr(assistant.asked[1], ability)
     if ability == "schema":
-        assert held["required"] == ["1", "2"]
+        assert held["required"] == list(held["properties"]) == ["1", "2"]
+        assert held["$defs"]["n"]["enum"] == list(range(11))
     else:
         assert held == 'root ::= "{" "\\"1\\":" n "," "\\"2\\":" n "}"\nn ::= "10" | [0-9]\n'
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import openai
 
 OPENAI = "https://api.openai.com/v1"
+PASSING = ("http-429", "http-502", "http-503", "http-504", "timeout", "connection")
 WHOLE_TRIES = 3  # how often a call is made whose answer arrives, but not whole
 
 # Options that are about the calls. All others are fields of the request, and part of the identity.
@@ -155,7 +156,7 @@ class OpenAIAssistant:
     def _try(self, ability: str) -> bool:
         try:
             if ability == "slots":
-                found = [self._send(*one, probing=True) for one in probe_requests(self.model)]
+                found = [self._tried(*one) for one in probe_requests(self.model)]
                 self._echo = read_probe(*found)
                 return self._echo is not None
             wanted = Completion(
@@ -166,13 +167,26 @@ class OpenAIAssistant:
                 grammar='root ::= "<7>"' if ability == "grammar" else None,
                 schema=_SEVEN if ability == "schema" else None,
             )
-            answer = read_completions(self._send(*self._request(wanted), probing=True), self.chat)[0]
-        except (Unanswered, Malformed):
+            answer = read_completions(self._tried(*self._request(wanted)), self.chat)[0]
+        except Malformed:
+            return False
+        except Unanswered as error:
+            if error.kind in PASSING:  # it says nothing about what the server can do
+                raise ModelError(f"{self.base_url} could not be tried out: {error}") from error
             return False
         if ability == "logprobs":
             return any(len(token["logprobs"]) > 1 for token in answer.get("tokens", ()))
         text = "".join(answer["text"].split())
         return text == ("<7>" if ability == "grammar" else '{"number":7}')
+
+    def _tried(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a call that tries something out; patient where it fails for a passing reason."""
+        try:
+            return self._send(path, body, probing=True, retries=1)
+        except Unanswered as error:
+            if error.kind not in PASSING:
+                raise
+        return self._send(path, body, probing=True)
 
     # What it does
 
@@ -280,14 +294,16 @@ class OpenAIAssistant:
                 return None  # a server that does not say what it serves
             raise self._unusable(error) from error
 
-    def _send(self, path: str, body: Mapping[str, Any], *, probing: bool = False) -> dict[str, Any]:
+    def _send(
+        self, path: str, body: Mapping[str, Any], *, probing: bool = False, retries: int | None = None
+    ) -> dict[str, Any]:
         """What the server answers. Raises Unanswered, Malformed, or ModelError where no call can work.
 
-        probing: an error of the server is an answer too.
+        probing: an error of the server is an answer too. retries: others than the client's.
         """
         import openai
 
-        client = self._client.with_options(max_retries=1) if probing else self._client
+        client = self._client if retries is None else self._client.with_options(max_retries=retries)
         try:
             data: Any = client.post(path, body=dict(body), cast_to=object)
         except openai.BadRequestError as error:
@@ -302,7 +318,7 @@ class OpenAIAssistant:
                 raise self._unusable(error) from error
             raise Unanswered(f"http-{error.status_code}", self._safe(error.message)) from error
         except openai.APIConnectionError as error:
-            if not self._reached:
+            if not self._reached and retries is None:
                 raise self._unusable(error) from error
             kind = "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
             raise Unanswered(kind, self._safe(f"{error.message} {error.__cause__ or ''}")) from error
@@ -345,9 +361,10 @@ class OpenAIAssistant:
 
 _SEVEN = {
     "type": "object",
-    "properties": {"number": {"type": "integer", "enum": [7]}},
+    "properties": {"number": {"$ref": "#/$defs/n"}},
     "required": ["number"],
     "additionalProperties": False,
+    "$defs": {"n": {"type": "integer", "enum": [7]}},
 }
 
 

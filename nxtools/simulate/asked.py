@@ -121,10 +121,11 @@ def _grammar(names: Sequence[str]) -> str:
 
 
 def _schema(names: Sequence[str]) -> Mapping[str, Any]:
-    number = {"type": "integer", "enum": list(range(11))}
+    """Of the same. The numbers are said once: OpenAI counts every value of every enumeration."""
     return {
         "type": "object",
-        "properties": dict.fromkeys(names, number),
+        "properties": {name: {"$ref": "#/$defs/n"} for name in names},
         "required": list(names),
         "additionalProperties": False,
+        "$defs": {"n": {"type": "integer", "enum": list(range(11))}},
     }

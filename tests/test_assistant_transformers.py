@@ -230,6 +230,28 @@ def test_the_chat_template_is_used(tmp_path: Path, store: Store, folder: Path) -
     assert ids.count(0) == 2
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError("can't allocate memory")])
+def test_where_memory_is_short_calls_are_smaller(folder: Path, store: Store, error: Any) -> None:
+    asked = [*prompts(2, 6), *[written(f"The {word}", temperature=1.0) for word in ("cat", "dog", "tree")]]
+    wanted = ask(opened(folder, store), asked)
+    assistant = opened(folder, store)
+    most = 250
+
+    def poor(module: Any, args: Any, kwargs: Any) -> None:
+        if args[0].numel() > most:
+            raise error
+
+    assistant._model.model.register_forward_pre_hook(poor, with_kwargs=True)
+    found = ask(assistant, asked)
+    assert assistant._batch < assistant._most
+    for one, other in zip(found[:12], wanted[:12], strict=True):
+        assert np.nanmax(np.abs(answered_logs(one) - answered_logs(other))) < 1e-2
+    assert [one["text"] for one in found[12:]] == [one["text"] for one in wanted[12:]]
+    most = 1
+    with pytest.raises(ModelError, match="does not fit on the device"):
+        ask(assistant, prompts(1, 1)[:1])
+
+
 # With the loop and the store
 
 

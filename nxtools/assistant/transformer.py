@@ -32,6 +32,7 @@ from nxtools.assistant.local import (
 )
 from nxtools.assistant.options import Option, switch, whole
 from nxtools.assistant.tokens import Tokens
+from nxtools.errors import ModelError
 from nxtools.stage import Answered
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Tokens in one call, padding included. What a processor works on should stay near it; a GPU wants more to do.
 BATCH, GPU_BATCH = 1024, 8192
+SMALLEST_BATCH = 64
 ROWS = 16  # answers written side by side
 
 Ids = tuple[int, ...]
@@ -76,9 +78,14 @@ class TransformersAssistant(LocalAssistant):
         return pick_dtype(self.options.get("dtype"), device, self._path)
 
     @cached_property
-    def _batch(self) -> int:
+    def _most(self) -> int:
         on_processor = self._model.device.type == "cpu"
         return int(self.options.get("n_batch", BATCH if on_processor else GPU_BATCH))
+
+    @cached_property
+    def _batch(self) -> int:
+        """Tokens in one call: fewer than at first, once there was no room for them."""
+        return self._most
 
     @cached_property
     def _hf_tokenizer(self) -> Any:
@@ -138,18 +145,24 @@ class TransformersAssistant(LocalAssistant):
             if one.prompt.reads:
                 groups.setdefault((one.prompt.prefix, one.prompt.explanation), []).append(one)
         for (prefix, explanation), members in groups.items():
-            for rows in self._batches(members):
-                yield self._read_rows(self._after(prefix, explanation), rows)
+            left = sorted(members, key=lambda one: -len(one.prompt.excerpt))
+            while left:
+                # Rows of like length, so many that their padded tokens fit a call.
+                rows = left[: max(1, self._batch // len(left[0].prompt.excerpt))]
+                try:
+                    answered = self._read_rows(self._after(prefix, explanation), rows)
+                except MemoryError as error:
+                    self._take_less(error)
+                    continue
+                left = left[len(rows) :]
+                yield answered
 
-    def _batches(self, members: list[Reading]) -> Iterator[list[Reading]]:
-        """Rows of like length, so many that their padded tokens fit a call."""
-        rows: list[Reading] = []
-        for one in sorted(members, key=lambda one: -len(one.prompt.excerpt)):
-            if rows and (len(rows) + 1) * len(rows[0].prompt.excerpt) > self._batch:
-                yield rows
-                rows = []
-            rows.append(one)
-        yield rows
+    def _take_less(self, error: MemoryError) -> None:
+        """Halves what goes into a call."""
+        if self._batch <= SMALLEST_BATCH:
+            hint = "--with-option dtype=bfloat16 halves the model, --with-option device=cpu has more"
+            raise ModelError("does not fit on the device", where=self.name, hint=hint) from error
+        self._batch //= 2
 
     def _read_rows(self, state: State, rows: list[Reading]) -> Answered:
         tokens = self.tokenizer.tokens
@@ -183,30 +196,45 @@ class TransformersAssistant(LocalAssistant):
     def _write(self, writing: list[Writing]) -> Iterator[Answered]:
         """What prompts begin with is read once, each prompt once for all its draws; several are written side
         by side."""
+        left = list(writing)
+        while left:
+            try:
+                for answered in self._write_group(left):
+                    done = {id(ask) for ask, _ in answered}
+                    left = [one for one in left if id(one.ask) not in done]
+                    yield answered
+            except MemoryError as error:
+                self._take_less(error)
+
+    def _write_group(self, left: list[Writing]) -> Iterator[Answered]:
+        """Writes prompts that go side by side."""
         by_prompt: dict[Ids, list[Writing]] = {}
-        for one in writing:
+        for one in left:
             by_prompt.setdefault(one.ids, []).append(one)
         shared = shared_beginning(list(by_prompt))
+        kept = next(iter(self._begun), ())
+        if shared[: len(kept)] == kept and 2 * len(kept) >= len(shared):
+            shared = kept
         if shared not in self._begun:
             self._begun = {shared: self._go_on(self._model.empty(), shared)}
         state = self._begun[shared]
-        for group in self._side_by_side(by_prompt, len(shared), padded=self._model.can_pad(state)):
-            yield from self._write_rows(state, {ids[len(shared) :]: by_prompt[ids] for ids in group})
+        group = self._side_by_side(by_prompt, len(shared), padded=self._model.can_pad(state))
+        yield from self._write_rows(state, {ids[len(shared) :]: by_prompt[ids] for ids in group})
 
-    def _side_by_side(self, draws: Mapping[Ids, Sized], shared: int, *, padded: bool) -> Iterator[list[Ids]]:
-        """Prompts of like length, padded to that of the first, that together fit a call and have no more than
-        ROWS draws; without padding, of the same length."""
+    def _side_by_side(self, draws: Mapping[Ids, Sized], shared: int, *, padded: bool) -> list[Ids]:
+        """The longest prompts, padded to the first one's length, that together fit a call and have no more
+        draws than go side by side; without padding, of one length."""
         group: list[Ids] = []
+        most = max(1, ROWS * self._batch // self._most)
         for ids in sorted(draws, key=len, reverse=True):
             if group and (
-                sum(len(draws[one]) for one in (*group, ids)) > ROWS
+                sum(len(draws[one]) for one in (*group, ids)) > most
                 or (len(group) + 1) * (len(group[0]) - shared) > self._batch
                 or (len(ids) < len(group[0]) and not padded)
             ):
-                yield group
-                group = []
+                break
             group.append(ids)
-        yield group
+        return group
 
     def _write_rows(self, state: State, writing: Mapping[Ids, list[Writing]]) -> Iterator[Answered]:
         """writing: the draws of each prompt, which goes on from a state."""

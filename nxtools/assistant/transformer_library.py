@@ -160,7 +160,7 @@ class Model:
             positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             said = {"attention_mask": mask, "position_ids": positions}
             ids = ids.clamp(min=0)
-        with torch.inference_mode(), self._unembedding_only(reads):
+        with torch.inference_mode(), self._unembedding_only(reads), _memory_errors():
             made = self.model(ids, past_key_values=state.cache, use_cache=True, **said)
         cache = getattr(made, "past_key_values", None)
         if cache is None:
@@ -182,6 +182,19 @@ class Model:
             yield
         finally:
             hook.remove()
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Whatever a device calls it, no room for a call is a MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "not enough memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def _ends(model: Any) -> frozenset[int]:

@@ -17,11 +17,12 @@ import orjson
 from nxtools.stream import Record, dump, parsed
 
 _KEY = b'"excerpts":'
-_BEGIN = _KEY + b'[{"id":"'
+_FIRST = b'[{"id":"'
 _BETWEEN = b'},{"id":"'
 _SET = b'"set":"'
 # The first thing behind an array of objects that may end the excerpts: the next field of the line, the end of
 # the line, or what is neither for sure.
+_HALF = re.compile(rb"\\u[dD]")
 _BEHIND = re.compile(rb'\}\](?:(,"[\w-]+":)|\}|,?\s|,")')
 
 
@@ -43,43 +44,45 @@ class Folded:
 
     def of(self, which: str) -> list[Record] | None:
         """The excerpts of a set; None when the bytes do not show which they are."""
-        if self._pieces is None:
+        if self.spans is None:
             return None
-        if which not in self._pieces:
-            return []
+        begin, end = self.spans.get(which, (0, 0))
         try:
-            found: list[Record] = orjson.loads(b'[{"id":"%b}]' % _BETWEEN.join(self._pieces[which]))
+            found: list[Record] = orjson.loads(b"[%b]" % self.raw[begin:end])
         except orjson.JSONDecodeError:
             return None
         return found
 
     @cached_property
-    def sets(self) -> set[str] | None:
-        """The sets of the excerpts; None when the bytes do not show them."""
-        return None if self._pieces is None else set(self._pieces)
+    def spans(self) -> dict[str, tuple[int, int]] | None:
+        """From where to where the excerpts of each set reach.
 
-    @cached_property
-    def _pieces(self) -> dict[str, list[bytes]] | None:
-        """The excerpts' bytes by set; None where one does not say its set exactly once, or has no ids."""
-        pieces: dict[str, list[bytes]] = {}
-        for piece in self.raw[len(b'[{"id":"') : -len(b"}]")].split(_BETWEEN):
+        None when sets are mixed, or an excerpt does not say its set exactly once, or has no ids.
+        """
+        spans: dict[str, tuple[int, int]] = {}
+        end, last = 0, ""
+        for piece in self.raw[len(_FIRST) : -len(b"}]")].split(_BETWEEN):
+            begin, end = end + 1, end + len(_BETWEEN) + len(piece)
             _, _, rest = piece.partition(_SET)
             if not rest or _SET in rest or b'"ids":[' not in piece:
                 return None
             name = rest[: rest.index(b'"')].decode("utf-8", "replace")
-            pieces.setdefault(name, []).append(piece)
-        return pieces
+            if name != last and name in spans:
+                return None
+            spans[name] = spans.get(name, (begin, 0))[0], end
+            last = name
+        return spans
 
 
 def folded(line: bytes) -> Record:
     """A unit line as an object, its excerpts Folded where that is safe. InputError as of `parsed`."""
-    begin = line.find(_BEGIN)
+    begin = line.find(_KEY + _FIRST)
     behind = _BEHIND.search(line, begin) if begin >= 0 else None
     if behind is None or not (behind[1] or behind.end() == len(line)):
         return parsed(line)
     begin, end = begin + len(_KEY), behind.start() + len(b"}]")
     raw = line[begin:end]
-    if b"\\ud" in raw or b"\\uD" in raw:  # perhaps half a character, which is never passed on
+    if _HALF.search(raw):  # perhaps half a character, which is never passed on
         return parsed(line)
     try:
         record = orjson.loads(line[:begin] + b"null" + line[end:])

@@ -33,11 +33,13 @@ def known(unit: Unit) -> Generator[Sequence[Question], list[Any], Known]:
     excerpts = unit.excerpts
     if not isinstance(excerpts, Folded):
         return _known(_look(unit))
+    # Where each set is stands in the answer too.
     fields = {"bytes": hashlib.sha256(excerpts.raw).digest()}
     (found,) = yield [Question("excerpts", VERSION, fields, _engine, unit, kind="excerpts", counted=False)]
     if isinstance(found, Failure):
         found = _look(unit)  # raises what is wrong, where it can be told which line it is
     excerpts.sound = True
+    excerpts.spans = found["spans"]
     return _known(found)
 
 
@@ -47,14 +49,15 @@ def _known(found: dict[str, Any]) -> Known:
 
 def _look(unit: Unit) -> dict[str, Any]:
     digests = {which: _digest(unit.shown(which)) for which in SETS}
-    return {"digests": digests, "documents": unit.shown("held-out").documents}
+    spans = unit.excerpts.spans if isinstance(unit.excerpts, Folded) else None
+    return {"digests": digests, "documents": unit.shown("held-out").documents, "spans": spans}
 
 
 def _digest(shown: Shown) -> str:
     """Of all of the excerpts that an answer can depend on."""
     from nxtools.store import question_digest
 
-    fields = {
+    fields: dict[str, Any] = {
         "ids": shown.table.ids,
         "activations": shown.table.activations,
         "picks": list(shown.picks),

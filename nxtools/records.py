@@ -122,10 +122,10 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
     """
     excerpts = record["excerpts"]
     if isinstance(excerpts, Folded):
-        wanted = tuple(sets)
-        if len(wanted) == 1 and (of_set := _of_set(excerpts, wanted[0])) is not None:
+        sets, picks = tuple(sets), tuple(picks)
+        if len(sets) == 1 and (of_set := _of_set(excerpts, sets[0])) is not None:
             return [e for e in of_set if e.get("pick") in picks]
-        sets, excerpts = wanted, objects({"excerpts": excerpts.all}, "excerpts")
+        excerpts = objects({"excerpts": excerpts.all}, "excerpts")
     for place, e in enumerate(excerpts):
         if e.get("set") not in SETS:
             raise InputError(f"the field 'excerpts[{place}].set' is {e.get('set')!r}, not {one_of(SETS)}")
@@ -137,7 +137,7 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
 
 def _of_set(excerpts: Folded, which: str) -> list[Record] | None:
     """The excerpts of a set alone; None where that cannot be said without looking at all of them."""
-    if excerpts.sets is None or not excerpts.sets <= set(SETS):
+    if excerpts.spans is None or not set(SETS).issuperset(excerpts.spans):
         return None
     return excerpts.of(which)
 

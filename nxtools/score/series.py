@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def question(job: Job, digests: Mapping[str, str], pool: str | None) -> Record:
     if job.text is not None:
         fields["text"] = job.text
     elif job.expected is not None:
-        fields["expected"] = _stacked(job)
+        fields["expected"] = _listed(job.expected)
         fields["sign"] = job.sign
     else:
         fields["literals"] = job.literals
@@ -153,15 +154,15 @@ def _of_simulation(job: Job) -> Record:
 
 def _sample(job: Job) -> Sample | Failure:
     target = job.target
-    shown, pool = target.held_out, target.pool
+    shown, pool = target.held_out, None if job.expected is not None else target.pool
     try:
-        predict = _predictor(job)
+        predict = predictor(job)
     except InputError as error:
         return Failure("score", "no-pattern", str(error))
     except ValueError as error:
         return Failure("score", "no-evidence", str(error))
     scored_pool = None
-    if pool is not None and target.pooled is not None and job.expected is None:
+    if pool is not None and target.pooled is not None:
         ids, documents = pool.pool.ids(SCORED_ON), tuple(pool.pool.documents_of(SCORED_ON))
         scored_pool = figures.Pool(target.pooled, predict(ids), documents)
     predicted = predict(shown.table.ids)
@@ -170,7 +171,7 @@ def _sample(job: Job) -> Sample | Failure:
     )
 
 
-def _predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
+def predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
     target = job.target
     if job.expected is not None:
         return lambda ids: _stacked(job)
@@ -180,6 +181,14 @@ def _predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
     table, named = target.baselines(job.literals)
     chosen = table if job.series == "token-table" else named
     return chosen.predict
+
+
+def _listed(expected: Mapping[str, Sequence[float | None]]) -> Record:
+    """Simulated activations by excerpt, as a question takes them: whatever their order was."""
+    names = sorted(expected)
+    rows = [expected[name] for name in names]
+    values = np.array(list(chain.from_iterable(rows)), np.float32)
+    return {"excerpts": " ".join(names), "lengths": list(map(len, rows)), "values": values}
 
 
 def _stacked(job: Job) -> Activations:

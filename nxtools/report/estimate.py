@@ -9,18 +9,21 @@ from __future__ import annotations
 import binascii
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import InputError
-from nxtools.score.bootstrap import student, within
+from nxtools.score.bootstrap import MAX_FREEDOM, student, within
 from nxtools.score.summary import DRAWS, Mean, drawn_weights
 
 Floats = NDArray[np.float64]
+Draws = NDArray[np.int16] | NDArray[np.int32]
+Value = tuple[float, bytes | None]  # a unit's figure, and its replicates where there are some
 
+STEPS = 32767  # in which replicates are counted: see `nxtools.score.series`
 BOTH, UNITS = "units and documents", "units"
 _TOGETHER = 256  # units whose draws are weighted at once: 256 x 200 doubles stay in the second-level cache
 
@@ -50,7 +53,8 @@ class Estimate:
             return None
         if self.margin == 0:
             return 1.0 if self.value == 0 else 0.0
-        return max(0.0, 1.0 - within(abs(self.value) / self.margin * student(self.freedom), self.freedom))
+        freedom = min(self.freedom, MAX_FREEDOM)
+        return max(0.0, 1.0 - within(abs(self.value) / self.margin * student(freedom), freedom))
 
 
 class Gathered:
@@ -60,12 +64,20 @@ class Gathered:
         parts = list(parts)
         for part in parts:
             part.settle()
-        self._mean = Mean(part._mean for part in parts)
-        self._bare = sum(part._bare for part in parts)
-        self._pending: list[tuple[str, float, bytes]] = []
+        self._mean: Mean = Mean(part._mean for part in parts)
+        self._bare: int = sum(part._bare for part in parts)
+        self._pending: list[tuple[str, float, Draws]] = []
 
     def add(self, unit: str, value: float, drawn: bytes | None) -> None:
         """A unit's value and, unpacked or None, its value in every draw (see `drawn_bytes`)."""
+        self._add(unit, value, None if drawn is None else numbers(drawn))
+
+    def add_difference(self, unit: str, a: Value, b: Value) -> None:
+        """A unit's value on one side less that on the other. Draws of the same documents go together."""
+        drawn = None if a[1] is None or b[1] is None else numbers(a[1]).astype(np.int32) - numbers(b[1])
+        self._add(unit, a[0] - b[0], drawn)
+
+    def _add(self, unit: str, value: float, drawn: Draws | None) -> None:
         if drawn is None:
             self._bare += 1
             self._mean.values.append(value)
@@ -77,7 +89,7 @@ class Gathered:
     def settle(self) -> None:
         if self._pending:
             names, values, drawn = zip(*self._pending, strict=True)
-            self._mean.add(values, drawn_weights(names, "unit"), table_of(drawn))
+            self._mean.add(values, drawn_weights(names, "unit"), np.stack(drawn) / STEPS)
             self._pending.clear()
 
     @property
@@ -119,6 +131,6 @@ def drawn_bytes(packed: str | None) -> bytes | None:
     return drawn
 
 
-def table_of(drawn: Sequence[bytes]) -> Floats:
-    """Unpacked replicates as (units, draws) in -1 … 1, or their differences in -2 … 2."""
-    return np.frombuffer(b"".join(drawn), "<i2").reshape(len(drawn), -1) / 32767.0
+def numbers(drawn: bytes) -> NDArray[np.int16]:
+    """Unpacked replicates, in steps: (draws,)."""
+    return np.frombuffer(drawn, "<i2")

@@ -41,8 +41,7 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("--plot needs matplotlib", hint="pip install 'nxtools[plot]'") from error
-    settings = {"svg.hashsalt": "nxtools", "svg.fonttype": "none", "font.size": 9}
-    with rc_context(settings):
+    with rc_context({"svg.hashsalt": "nxtools", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         _shares(left, values, named, share)
@@ -61,6 +60,7 @@ def _shares(axes: Axes, values: Mapping[str, Floats], named: str, title: str) ->
             if len(of_one):
                 above = 1 - np.searchsorted(np.sort(of_one), grid, side="right") / len(of_one)
                 axes.plot(grid, above, label=_plain(f"{label} (n = {len(of_one)})"), **_style(place))
+    axes.axvline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel=_plain(named), ylabel="share of units above", title=title, ylim=(0, 1))
     axes.grid(alpha=0.3)
 
@@ -77,6 +77,7 @@ def _by_layer(axes: Axes, layers: Mapping[str, Layers], named: str) -> None:
     numbers = sorted({layer for of_one in layers.values() for layer in of_one})
     if len(numbers) <= 12:
         axes.set_xticks(numbers)
+    axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel="layer", ylabel=_plain(f"mean {named}"), title="by layer, with 95% intervals")
     axes.grid(alpha=0.3)
 

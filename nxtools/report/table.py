@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -76,6 +75,6 @@ def _cell(row: Row, name: str) -> str:
 def _rounded(name: str, value: float) -> str:
     if name.startswith("over_"):
         return f"{100 * value:.1f}%"
-    if name.startswith("p") and 0 < value < 0.001:
-        return f"10^{math.floor(math.log10(value))}" if value < 1e-12 else f"{value:.0e}"
+    if name in ("p", "p_holm") and value < 0.001:
+        return "< 0.001"
     return f"{value:.3f}"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 DRAWS = 200  # the standard deviation of 200 draws is known to 5%, well below what five excerpts can tell
+MAX_FREEDOM = 1000  # beyond, Student's t changes in the fourth digit
 MAX_UNDEFINED = 0.2  # of the draws; above it one excerpt alone carries the correlation
 _CLIP = 1 - 1e-6  # a draw that correlates perfectly would lie at infinity on Fisher's scale
 
@@ -97,7 +98,7 @@ def student(freedom: int) -> float:
 
     Bisects the finite sums for P(|t| < x) of Abramowitz and Stegun, 26.7.3 and 26.7.4.
     """
-    freedom = min(freedom, 1000)  # beyond, it changes in the fourth digit
+    freedom = min(freedom, MAX_FREEDOM)
     if freedom < 1:
         raise ValueError(f"Student's t needs at least one degree of freedom, not {freedom}")
     low, high = 1.9, 13.0

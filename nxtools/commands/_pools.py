@@ -90,7 +90,7 @@ class Pools:
         from nxtools.store import MissingBlob
 
         try:
-            return Shared(Pool(digest, self._blob))
+            return Shared(Pool(digest, self.blob))
         except MissingBlob as error:
             warn(
                 f"{self.command}: {error.message}: going on without the random pool "
@@ -102,13 +102,14 @@ class Pools:
         from nxtools.store import MissingBlob
 
         try:
-            return Table(digest, self._blob)
+            return Table(digest, self.blob)
         except MissingBlob as error:
             again = "(nx-record and nx-top bring it back)"
             warn(f"{self.command}: {error.message}: going on without the {name} table {again}")
             return None
 
-    def _blob(self, digest: str) -> memoryview:
+    def blob(self, digest: str) -> memoryview:
+        """A blob from where recordings lie. MissingBlob where it is gone."""
         *first, last = self._places()
         for store in first:
             if store.has(digest):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools.commands._ablation import ablation_options, check_no_ablation
 from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused
 from nxtools.commands._base import (
     Shared,
@@ -43,7 +44,7 @@ nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
 """
 
 # Each in a module with `run(shared, options)`, which is imported when it is asked for.
-OTHER_METHODS: dict[str, str] = {}
+OTHER_METHODS = {"ablation": "nxtools.commands._ablation"}
 
 
 @command(
@@ -87,6 +88,7 @@ OTHER_METHODS: dict[str, str] = {}
     "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
 )
 @assistant_options
+@ablation_options
 @click.option("--literals", default=30, show_default=True, help="Tokens that the token list may name.")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -104,6 +106,7 @@ def main(**options: Any) -> int:
     if options["method"] != "correlation":
         other = importlib.import_module(OTHER_METHODS[options["method"]])
         return int(other.run(shared, options))
+    check_no_ablation()
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))

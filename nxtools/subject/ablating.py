@@ -36,8 +36,10 @@ TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 1e-1}
 class Ablator:
     """An engine that answers `Replacement`s. The subject is loaded when the first one comes."""
 
-    def __init__(self, load: Callable[[], Patcher], *, memory: int = MEMORY) -> None:
+    def __init__(self, load: Callable[[Replacement], Patcher], *, memory: int = MEMORY) -> None:
+        """load: the subject that a first replacement is for, or ModelError."""
         self._load = load
+        self._of_subject: tuple[str, str, str] | None = None
         self._memory = memory
         self._patcher: Patcher | None = None
         self._originals: OrderedDict[tuple[bytes, int], Original] = OrderedDict()
@@ -49,7 +51,9 @@ class Ablator:
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         while asks := pull(ASKS):
-            self._patcher = self._patcher or self._load()
+            if self._patcher is None:
+                self._of_subject = _subject(asks[0].payload)
+                self._patcher = self._load(asks[0].payload)
             yield from self._answer(asks, self._patcher)
 
     def _answer(self, asks: list[Ask], patcher: Patcher) -> Iterator[Answered]:
@@ -74,6 +78,9 @@ class Ablator:
                 left = [work for work in left if not work.is_done]
 
     def _refused(self, job: Replacement, patcher: Patcher) -> Failure | None:
+        if _subject(job) != self._of_subject:
+            message = "the unit is of another subject, site or dtype than those before it"
+            return Failure("score", "other-subject", message)
         if max(int(ids.max()) for ids in job.contexts) >= patcher.vocabulary:
             return Failure("score", "no-such-token", "the excerpts hold tokens that the subject has not")
         if job.layer not in patcher.sites or job.index >= patcher.sites[job.layer].width:
@@ -140,6 +147,10 @@ class _Work:
             mean = self.moved / max(self.moved_over, 1)
             answer["raises"], answer["lowers"] = _extremes(mean), _extremes(-mean, -1.0)
         return answer
+
+
+def _subject(job: Replacement) -> tuple[str, str, str]:
+    return job.fingerprint, job.site, job.dtype
 
 
 def _extremes(change: torch.Tensor, sign: float = 1.0) -> list[list[float]]:

@@ -45,7 +45,7 @@ class Made:
     tables: int = 0
 
 
-class _Remembered:
+class Remembered:
     """The store's small facts in the form that identities ask for."""
 
     def __init__(self, store: Store) -> None:
@@ -69,7 +69,7 @@ class Job:
         self.store, self.bulk = store, bulk
         self.model, self.planned, self.want = model, planned, want
         self.fingerprint = weights_fingerprint(
-            model.resolved.path, _Remembered(store), allow_pickle=model.allow_pickle
+            model.resolved.path, Remembered(store), allow_pickle=model.allow_pickle
         )
         self.subject_question: Record = {
             "weights": self.fingerprint,

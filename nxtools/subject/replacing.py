@@ -24,6 +24,7 @@ class Replacement:
     moves: which excerpts are asked for the tokens whose logits move.
     """
 
+    subject: str  # its name on the line; what it is called says nothing about the answer
     fingerprint: str
     site: str
     dtype: str

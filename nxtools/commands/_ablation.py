@@ -1,0 +1,161 @@
+"""nx-score --method ablation: what is lost when a simulation stands in for the unit in the subject."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nxtools.commands._assistants import check_unused, typed
+from nxtools.commands._base import Shared, _stack, engine_or_offline, run_units
+from nxtools.commands._explained import with_previous
+from nxtools.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from nxtools.progress import Progress
+    from nxtools.stage import Answered, Counts, Engine, Pull, Step
+    from nxtools.store import Store
+    from nxtools.stream import Record
+    from nxtools.subject.patch import Patcher
+    from nxtools.subject.replacing import Replacement
+
+EFFECTS = ("mean", "zero")  # what stands in the unit's place
+
+OURS = ("subject", "device", "effects", "plot", "trust_remote_code", "allow_pickle")
+
+ablation_options = _stack(
+    [
+        click.option(
+            "--subject", metavar="DIR|HUB_ID", help="Ablation: the model under study  [default: by its name]."
+        ),
+        click.option("--device", default="auto", show_default=True, help="Ablation: auto, cpu, cuda or mps."),
+        click.option(
+            "--effects",
+            default="mean",
+            show_default=True,
+            help="Ablation: put what silencing the unit by its mean or zero does on the line; or none.",
+        ),
+        click.option(
+            "--plot", metavar="FILE", help="Ablation: draw it against the correlation (.svg, .png or .pdf)."
+        ),
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Ablation: run code that comes with the model."
+        ),
+        click.option("--allow-pickle", is_flag=True, help="Ablation: load weights from .bin files."),
+    ]
+)
+
+
+def check_no_ablation() -> None:
+    """UsageError when an option was typed that only ablation has."""
+    for name in typed(*OURS):
+        raise UsageError(f"--{name.replace('_', '-')} is for --method ablation")
+
+
+def run(shared: Shared, options: dict[str, Any]) -> int:
+    from nxtools.commands._ablating import Ablation
+    from nxtools.commands._pools import Pools
+    from nxtools.score.ablation_summary import AblationSummary
+    from nxtools.score.series import SERIES
+
+    check_unused("ablation", "simulation")
+    if options["simulator"] != "pattern":
+        hint = "nx-simulate --sets held-out,validation --simulator … | nx-score --method ablation"
+        raise UsageError("ablation scores simulations that the lines have", hint=hint)
+    effects = _effects(options["effects"])
+    plot = _plot_file(options["plot"])
+    wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
+    pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+    summary = AblationSummary(wanted)
+
+    def prepare(units: Iterable[Record]) -> Iterable[Record]:
+        return with_previous(units) if "null" in wanted else units
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        engine = engine_or_offline(shared, "score", _Ablator(options, store))
+        return Ablation(engine, pools, wanted, options["literals"], effects, summary).step
+
+    def say(progress: Progress, counts: Counts) -> None:
+        if summary.layers():
+            for line in summary.lines():
+                progress.say(line)
+        progress.say(
+            f"{counts.units} units; {counts.computed} replacements computed, {counts.from_store} from the "
+            f"store, {counts.failed} failed"
+        )
+        if plot is not None:
+            from nxtools.score.ablation_plot import plot as draw
+
+            draw(summary.points, plot)
+
+    return run_units(shared, begin, prepare=prepare, finish=say)
+
+
+def _effects(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if names == ("none",):
+        return ()
+    if not set(names) <= set(EFFECTS):
+        raise UsageError(f"--effects takes mean, zero, mean,zero or none, not {text!r}")
+    return names
+
+
+def _plot_file(name: str | None) -> Path | None:
+    from nxtools.score.ablation_plot import FORMATS
+
+    if name is None:
+        return None
+    if Path(name).suffix not in FORMATS:
+        raise UsageError(f"--plot takes a name that ends in {', '.join(FORMATS)}, not {name!r}")
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib", hint="pip install 'nxtools[plot]'")
+    return Path(name)
+
+
+class _Ablator:
+    """The engine. torch is not loaded before something is missing."""
+
+    def __init__(self, options: dict[str, Any], store: Store) -> None:
+        self._options, self._store = options, store
+        self._engine: Engine | None = None
+
+    def answer(self, pull: Pull) -> Iterator[Answered]:
+        if self._engine is None:
+            from nxtools.subject.ablating import Ablator
+
+            self._engine = Ablator(lambda job: _load(self._options, self._store, job))
+        return self._engine.answer(pull)
+
+
+def _load(options: dict[str, Any], store: Store, job: Replacement) -> Patcher:
+    """The subject that a line names, or the one that the user names, which must be the same."""
+    from nxtools.subject.identity import resolve, weights_fingerprint
+    from nxtools.subject.load import load_subject
+    from nxtools.subject.patch import Patcher
+    from nxtools.subject.recording import Remembered
+
+    name = options["subject"] or job.subject
+    allow_pickle = options["allow_pickle"]
+    try:
+        found = resolve(name, allow_pickle=allow_pickle)
+    except ModelError as error:
+        if options["subject"]:
+            raise
+        raise ModelError(f"the subject {name!r} is not found by its name", hint="--subject DIR") from error
+    if weights_fingerprint(found.path, Remembered(store), allow_pickle=allow_pickle) != job.fingerprint:
+        hint = "--subject DIR of the one that they were recorded with"
+        raise ModelError("is not the subject of these units", where=name, hint=hint)
+    subject = load_subject(
+        found.path,
+        device=options["device"],
+        dtype=job.dtype,
+        module=None if job.site == "mlp" else job.site,
+        trust_remote_code=options["trust_remote_code"],
+        allow_pickle=allow_pickle,
+        speaking=True,
+    )
+    return Patcher(subject)

@@ -1,0 +1,209 @@
+"""A unit's held-out excerpts as the subject is run on them again, and what is put in the unit's place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
+from nxtools.records import Failure
+from nxtools.score.ablation import FIGURES, PICKS, Ablated, Line, calibrate
+from nxtools.score.correlation import correlation, excerpt_sums
+from nxtools.score.series import Job, Target, predictor
+from nxtools.subject.replacing import Replacement
+from nxtools.unit import Shown
+
+if TYPE_CHECKING:
+    from nxtools.recordings.contexts import Contexts
+    from nxtools.stream import Record
+
+CALIBRATED_ON = "validation"
+
+Activations = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A simulation (n, tokens) and, as `values`, the same on the scale of the unit.
+
+    rows: the excerpts that it is whole on.
+    """
+
+    simulated: Activations
+    values: Activations
+    line: Line
+    rows: list[int]
+
+
+class Held:
+    """The excerpts of a unit that an ablation score comes from, n of them: top, bottom and random ones."""
+
+    def __init__(self, target: Target, record: Record, contexts: Contexts) -> None:
+        self.target = target
+        self._unit = record["unit"]
+        self._contexts = contexts
+        self._shown = target.held_out
+        self._rows = [place for place, pick in enumerate(self._shown.picks) if pick in PICKS]
+
+    @cached_property
+    def truth(self) -> Activations:
+        """(n, tokens), NaN where left out."""
+        return self._shown.table.activations[self._rows]
+
+    @property
+    def picks(self) -> list[str]:
+        return [self._shown.picks[row] for row in self._rows]
+
+    @property
+    def documents(self) -> list[str]:
+        return [self._shown.documents[row] for row in self._rows]
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """How many tokens of each count: (n,)."""
+        counts: NDArray[np.int64] = np.count_nonzero(~np.isnan(self.truth), axis=1).astype(np.int64)
+        return counts
+
+    @cached_property
+    def _seen(self) -> list[tuple[NDArray[np.int32], int]]:
+        """Of each excerpt the ids of all that the subject saw, and how many of them stood before it."""
+        found = []
+        for row in self._rows:
+            ids = self._shown.table.ids[row]
+            ids = ids[ids >= 0]
+            before = self._contexts.before(self._shown.excerpts[row], len(ids))
+            found.append((np.concatenate([before, ids]).astype(np.int32), len(before)))
+        return found
+
+    @cached_property
+    def firsts(self) -> list[int]:
+        """The first excerpt of each pick: rounding is measured on those."""
+        return [self.picks.index(pick) for pick in PICKS if pick in self.picks]
+
+    @cached_property
+    def evidence_mean(self) -> float | None:
+        """The unit's mean on evidence: of its random pool, or else of the random excerpts on the line."""
+        pool = self.target.pool
+        if pool is not None:
+            values = pool.activations(self.target.unit, "evidence")
+        else:
+            shown = self.target.unit.shown("evidence")
+            values = shown.table.activations[[pick == "random" for pick in shown.picks]]
+        return float(np.nanmean(values, dtype=np.float64)) if np.isfinite(values).any() else None
+
+    def constant(self, value: float) -> Activations:
+        return np.full(self.truth.shape, value, np.float32)
+
+    @property
+    def figures(self) -> list[str]:
+        """The papers' two always, since they are absent for a reason; the third where it means something."""
+        return [name for name, picks in FIGURES.items() if "bottom" not in picks or "bottom" in self.picks]
+
+    def calibrated(self, job: Job) -> dict[str, Calibrated] | Failure:
+        """What a simulation puts in the unit's place, by figure."""
+        try:
+            predicted = self._predicted(job, self._shown)[self._rows]
+            lines = {figure: self._line(job, FIGURES[figure]) for figure in self.figures}
+        except InputError as error:
+            return Failure("score", "no-pattern", str(error))
+        except ValueError as error:
+            return Failure("score", "no-evidence", str(error))
+        missing = np.any(np.isnan(predicted) & ~np.isnan(self.truth), axis=1).tolist()
+        found = {}
+        for figure, line in lines.items():
+            if line is None:
+                message = "no simulation of validation, to calibrate: nx-simulate --sets held-out,validation"
+                return Failure("score", "no-calibration", message)
+            there = zip(self.picks, missing, strict=True)
+            rows = [row for row, (pick, gone) in enumerate(there) if pick in FIGURES[figure] and not gone]
+            found[figure] = Calibrated(predicted, line(predicted), line, rows)
+        if not any(one.rows for one in found.values()):
+            message = "no held-out excerpt has a simulation of all its tokens"
+            return Failure("score", "no-simulation", message)
+        return found
+
+    def _line(self, job: Job, picks: Sequence[str]) -> Line | None:
+        """Fitted on validation's excerpts of the same kind; random ones are those of the pool, if it is there
+        and the simulator can run on it.
+        """
+        pool, unit = self.target.pool, self.target.unit
+        if picks == ("random",) and pool is not None and job.expected is None:
+            ids = pool.pool.ids(CALIBRATED_ON)
+            return calibrate(predictor(job)(ids), pool.activations(unit, CALIBRATED_ON))
+        shown = unit.shown(CALIBRATED_ON)
+        kind = [pick in picks for pick in shown.picks]
+        return calibrate(self._predicted(job, shown)[kind], shown.table.activations[kind])
+
+    def _predicted(self, job: Job, shown: Shown) -> Activations:
+        if job.expected is None:
+            return predictor(job)(shown.table.ids)
+        return _stacked(shown, job.expected)
+
+    def ablated(
+        self,
+        simulated: Mapping[str, tuple[Calibrated, Mapping[str, Any]]],
+        by_mean: Mapping[str, Any],
+        by_itself: Mapping[str, Any],
+    ) -> Ablated:
+        """What came of it. simulated: what was put in the unit's place and the answer, by figure;
+        by_itself: the answer for the `firsts`.
+        """
+        simulation = {}
+        for figure, (calibrated, answer) in simulated.items():
+            simulation[figure] = np.full(len(self._rows), np.nan)
+            simulation[figure][calibrated.rows] = answer["jsd"]
+        noise = {
+            self.picks[row]: value / max(int(self.tokens[row]), 1)
+            for row, value in zip(self.firsts, by_itself["jsd"], strict=True)
+        }
+        mean = np.array(by_mean["jsd"], np.float64)
+        name = self.target.unit.name
+        return Ablated(name, self.picks, self.documents, self.tokens, mean, simulation, noise)
+
+    def correlation(self, calibrated: Calibrated) -> float:
+        """Of the simulation with the unit's true values, over all tokens; NaN for none."""
+        rows = calibrated.rows
+        if not rows:
+            return float("nan")
+        return float(correlation(excerpt_sums(self.truth[rows], calibrated.simulated[rows]).sum(0)))
+
+    def replacement(
+        self,
+        replaced: Activations | None,
+        rows: Sequence[int] | None = None,
+        *,
+        moves: bool = False,
+    ) -> Replacement:
+        """replaced: (n, tokens), None for the unit itself; rows: of the n excerpts, None for all;
+        moves: ask for the tokens whose logits move, on the excerpts of the unit's own side.
+        """
+        rows = range(len(self._rows)) if rows is None else rows
+        side = "bottom" if self.target.unit.sign == "-" else "top"
+        return Replacement(
+            subject=str(self._unit.get("subject", "")),
+            fingerprint=str(self._unit.get("fingerprint", "")),
+            site=str(self._unit.get("site", "mlp")),
+            dtype=self._contexts.dtype,
+            layer=int(self._unit["layer"]),
+            index=int(self._unit["index"]),
+            contexts=[self._seen[row][0] for row in rows],
+            before=[self._seen[row][1] for row in rows],
+            truth=self.truth[rows],
+            replaced=None if replaced is None else replaced[rows],
+            moves=[moves and self.picks[row] == side for row in rows],
+        )
+
+
+def _stacked(shown: Shown, expected: Mapping[str, Any]) -> Activations:
+    """Simulated activations in the order of the excerpts; NaN where there are none."""
+    rows = np.full(shown.table.activations.shape, np.nan, np.float32)
+    for row, excerpt in zip(rows, shown.excerpts, strict=True):
+        found = expected.get(excerpt)
+        if found is not None:
+            row[: len(found)] = np.array(found, np.float32)
+    return rows

@@ -181,7 +181,11 @@ def shared(assistant: Any, asked: Sequence[Slots]) -> int:
 def forget(assistant: Any) -> None:
     if assistant.engine == "hf":
         assistant._kept.clear()
-    elif assistant._memory is not None:
+        return
+    from nxtools.assistant import llama_prefix
+
+    llama_prefix.WORTH = float("inf")  # the store would remember as well
+    if assistant._memory is not None:
         assistant._planner.forget()
         assistant._memory.clear()
 

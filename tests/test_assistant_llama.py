@@ -283,6 +283,38 @@ def simulation(engine: Any, payload: Slots) -> Step:
     return {"answer": answers[0]}
 
 
+def test_what_is_known_after_a_long_prefix_is_kept_for_the_next_run(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nxtools.assistant.llama_prefix.WORTH", 0.0)
+    asked = prompts(4, 3)
+    path = files["byte-level"]
+    with Store(tmp_path / "store") as store:
+        first, second = opened(path, store), opened(path, store, n_batch="64")
+        ask(first, asked[:6])
+        found = ask(second, asked[6:])
+        laid_out = [lay_out(one, second.tokenizer.tokens) for one in asked[6:]]
+        prefix = laid_out[0].prefix
+        assert second.effort.evaluated == tokens_once(laid_out) - len(prefix)
+        for one, other in zip(found, ask(opened(path, Store(tmp_path / "2")), asked[6:]), strict=True):
+            assert np.nanmax(np.abs(answered_logs(one) - answered_logs(other))) < 1e-2
+        other_model = opened(write_gguf(tmp_path / "other.gguf", seed=1), store)
+        ask(other_model, asked[:1])
+        assert other_model.effort.evaluated > len(prefix)
+        # One that was lost, or does not fit, is read again.
+        digest = store.put_blob(b"nothing" * 1000, kind="prefix")
+        for wrong in (digest, "0" * 64):
+            store.remember(name_of_state(path, store, prefix), wrong)
+            third = opened(path, store)
+            again = ask(third, asked[6:])
+            assert third.effort.evaluated == tokens_once(laid_out)
+            assert again[0]["mass"] == pytest.approx(found[0]["mass"], rel=1e-2)
+
+
+def name_of_state(path: Path, store: Store, prefix: tuple[int, ...]) -> str:
+    return opened(path, store)._states._name(prefix)
+
+
 def test_a_second_run_loads_nothing(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

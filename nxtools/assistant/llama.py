@@ -6,6 +6,7 @@ are asked for together are written side by side: see `nxtools.assistant.llama_wr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from nxtools.stage import Answered
 
 if TYPE_CHECKING:
     from nxtools.assistant.llama_library import Memory, Model
+    from nxtools.assistant.llama_prefix import PrefixStates
     from nxtools.assistant.llama_writing import Writer
     from nxtools.store import Store
 
@@ -109,6 +111,9 @@ class LlamaAssistant(LocalAssistant):
         memory, steps = self._planned([one.prompt for one in reading])
         try:
             while steps:
+                if steps[0].prefix:
+                    steps = self._behind_prefix(memory, steps)
+                    continue
                 step = steps.pop(0)
                 logits = memory.run(step)
                 self.effort.evaluated += len(step.ids)
@@ -131,6 +136,28 @@ class LlamaAssistant(LocalAssistant):
             if steps:  # given up half-way: the memory is not what was planned
                 self._planner.forget()
                 memory.clear()
+
+    def _behind_prefix(self, memory: Memory, steps: list[Step]) -> list[Step]:
+        """Reads a prefix, or takes what is known after it from the store; the calls that are left."""
+        prefix = steps[0].prefix
+        own = [step for step in steps if step.prefix == prefix]
+        for sequence in own[0].drops:
+            memory.drop(sequence)
+        own[0].drops = []
+        if not self._states.restore(memory, prefix):
+            begun = time.perf_counter()
+            for step in own:
+                memory.run(step)
+                self.effort.evaluated += len(step.ids)
+            self._states.keep(memory, prefix, time.perf_counter() - begun)
+        return steps[len(own) :]
+
+    @cached_property
+    def _states(self) -> PrefixStates:
+        from nxtools.assistant.llama_prefix import PrefixStates
+
+        made_alike = {name: value for name, value in self._settings.items() if "threads" not in name}
+        return PrefixStates(self._store, self.identity(), made_alike)
 
     def _planned(self, prompts: Sequence[Prompt]) -> tuple[Memory, list[Step]]:
         """The calls, and a memory that has room for them; with smaller calls where there is not enough."""

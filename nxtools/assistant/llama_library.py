@@ -115,6 +115,10 @@ class Model:
         return buffer.raw[: max(size, 0)]
 
 
+def _bytes(data: npt.NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 class Memory:
     """A unified KV cache of `cells` tokens for `sequences` sequences, and the calls that fill it.
 
@@ -164,6 +168,20 @@ class Memory:
 
     def copy(self, source: int, to: int) -> None:
         llama_cpp.llama_memory_seq_cp(self._sequences, source, to, -1, -1)
+
+    def state(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """What the memory holds of a sequence, as bytes."""
+        data = np.empty(llama_cpp.llama_state_seq_get_size(self.handle, sequence), np.uint8)
+        size = llama_cpp.llama_state_seq_get_data(self.handle, _bytes(data), data.size, sequence)
+        return data[:size]
+
+    def restore(self, sequence: int, state: memoryview) -> bool:
+        """Gives an empty sequence what another memory held; False where that does not fit this one."""
+        data = np.frombuffer(state, np.uint8)
+        if llama_cpp.llama_state_seq_set_data(self.handle, _bytes(data), data.size, sequence):
+            return True
+        self.drop(sequence)
+        return False
 
     def run(self, step: Step) -> npt.NDArray[np.float32]:
         """Does what a step says; logits (reads, vocabulary) in memory that lasts until the next one."""

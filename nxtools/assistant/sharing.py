@@ -23,11 +23,13 @@ from nxtools.assistant.slots import Prompt
 class Step:
     """One call of the model: what to drop and to copy before it, and the tokens it reads.
 
-    reads: places in `ids` whose logits are wanted, and the prompts they belong to; both in order. cells: how
-    many tokens the memory holds in the end.
+    prefix: the whole of it, where the call reads a part of a prefix and nothing else. reads: places in `ids`
+    whose logits are wanted, and the prompts they belong to; both in order. cells: how many tokens the memory
+    holds in the end.
     """
 
     drops: list[int]
+    prefix: tuple[int, ...] = ()
     copies: list[tuple[int, int]] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -94,7 +96,7 @@ class Planner:
         self._prefix = prefix
         steps: list[Step] = []
         for start in range(0, len(prefix), self.batch):
-            step = Step(drops=[] if steps else live)
+            step = Step(drops=[] if steps else live, prefix=prefix)
             self._put(step, _Part(prefix, 0, 0, sequence=0, done=start), self.batch)
             steps.append(step)
         return steps or [Step(drops=live)]

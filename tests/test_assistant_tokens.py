@@ -317,6 +317,14 @@ def test_where_no_system_message_is_known_the_user_says_it(template: str, text: 
     assert ids.count(0) == 4
 
 
+def test_a_template_with_a_switch_for_reasoning_is_told_to_do_without() -> None:
+    template = "{{ messages[0]['content'] }}{% if enable_thinking is false %}<think></think>{% endif %}"
+    backend = BACKENDS["byte-level"]
+    assert backend.decode(Chat(template, backend.encode, (), {}).ids([Message("user", "x")])) == (
+        "x<think></think>"
+    )
+
+
 def test_a_template_is_not_told_the_date() -> None:
     backend = BACKENDS["byte-level"]
     chat = Chat("{% if strftime_now is defined %}now{% else %}ever{% endif %}", backend.encode, (), {})

@@ -84,6 +84,7 @@ class Chat:
             template,
             [{"role": m.role, "content": m.content} for m in messages],
             add_generation_prompt=not continues,
+            enable_thinking=False,  # what Qwen3 and others after it call their switch
             **self._special,
         )
         if not continues:

@@ -159,6 +159,7 @@ def test_a_failed_call_is_an_error_of_its_excerpt_alone(store: Store) -> None:
     found, _ = simulated(store, sometimes, method="all-at-once")
     assert found[0]["error"]["stage"] == "simulate"
     assert found[1]["expected"] == [0.0, 0.0]
+    assert found[0]["by"] == found[1]["by"]  # one simulator, of whose excerpts one is an error
 
 
 # Writing the numbers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nxtools.score.ablation_summary import AblationSummary
     from nxtools.score.held import Calibrated, Held
     from nxtools.score.series import Job, Target
-    from nxtools.stage import Engine, Step
+    from nxtools.stage import Engine, Failure, Step
     from nxtools.stream import Record
     from nxtools.subject.replacing import Replacement
 
@@ -40,12 +40,11 @@ class Ablation:
         self.engine, self.pools = engine, pools
         self.wanted, self.literals, self.effects = wanted, literals, effects
         self.summary = summary
+        self.refused = 0
         self._contexts: dict[str, Contexts] = {}
 
     def step(self, record: Record) -> Step:
-        from nxtools.score.held import Held
         from nxtools.score.series import Target
-        from nxtools.stage import Failure
         from nxtools.unit import Unit
 
         previous = record.pop(PREVIOUS, None)
@@ -60,21 +59,24 @@ class Ablation:
             return record
         baselines = self._baselines(target, previous) if told else []
         entries += baselines
-        held = Held(target, record, self._seen_before(record))
-        mean = held.evidence_mean
-        if not held.picks or mean is None:
-            message = "no held-out excerpts" if not held.picks else "no random evidence to take the mean of"
-            self._fail(entries, Failure("score", "no-evidence", message))
-        else:
-            yield from self._ablate(record, held, mean, entries)
+        yield from self._ablate(record, target, entries)
         if baselines:
             with_baselines(record, (entry for _, entry, _, _ in baselines), METHOD)
         return record
 
-    def _ablate(self, record: Record, held: Held, mean: float, entries: list[_Entry]) -> Step:
+    def _ablate(self, record: Record, target: Target, entries: list[_Entry]) -> Step:
         """Asks what all that is wanted in the unit's place does, and puts it on the line."""
+        from nxtools.score.held import Held
         from nxtools.stage import Failure
 
+        if "recorded" not in record:
+            message = "the line does not say how the subject was run: nx-record and nx-top write `recorded`"
+            return self._refuse(record, entries, Failure("score", "no-context", message))
+        held = Held(target, record, self._seen_before(record))
+        mean = held.evidence_mean
+        if not held.picks or mean is None:
+            message = "no held-out excerpts" if not held.picks else "no random evidence to take the mean of"
+            return self._refuse(record, entries, Failure("score", "no-evidence", message))
         found = [job if isinstance(job, Failure) else held.calibrated(job) for *_, job in entries]
         jobs = [held.replacement(held.constant(mean), moves="mean" in self.effects)]
         jobs.append(held.replacement(None, held.firsts))
@@ -87,6 +89,7 @@ class Ablation:
         simulated = iter(answers[2 + (by_zero is not None) :])
         for entry, by_figure in zip(entries, found, strict=True):
             if isinstance(by_figure, Failure):
+                self.refused += 1
                 self._fail([entry], by_figure)
                 continue
             given = {name: next(simulated) if one.rows else {"jsd": []} for name, one in by_figure.items()}
@@ -130,7 +133,16 @@ class Ablation:
         value = {"value": short(mean)} if name == "mean" else {}
         return entry | value | effect(target.unit.name, held.picks, held.tokens, answer, texts)
 
-    def _fail(self, entries: list[_Entry], failure: Any) -> None:
+    def _refuse(self, record: Record, entries: list[_Entry], failure: Failure) -> Record:
+        """Errors that the loop does not see, since nothing was asked."""
+        self.refused += len(entries) + len(self.effects)
+        self._fail(entries, failure)
+        if self.effects:
+            error = failure.record()
+            record["effects"] = [{"replaced_by": name, "error": error} for name in self.effects]
+        return record
+
+    def _fail(self, entries: list[_Entry], failure: Failure) -> None:
         for series, target, simulator, _ in entries:
             target["scores"].append({"method": METHOD, "simulator": simulator, "error": failure.record()})
             if series in self.summary.series:
@@ -154,7 +166,7 @@ class Ablation:
         """How the unit's subject was run: the same for all units of a layer of a run."""
         from nxtools.recordings.contexts import Contexts
 
-        recorded = record.get("recorded")
+        recorded = record["recorded"]
         name = repr(recorded)
         if name not in self._contexts:
             self._contexts = {name: Contexts(recorded, self.pools.blob)}

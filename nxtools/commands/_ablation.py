@@ -71,15 +71,18 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     summary = AblationSummary(wanted)
+    made: list[Ablation] = []
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         return with_previous(units) if "null" in wanted else units
 
     def begin(store: Store) -> Callable[[Record], Step]:
         engine = engine_or_offline(shared, "score", _Ablator(options, store))
-        return Ablation(engine, pools, wanted, options["literals"], effects, summary).step
+        made.append(Ablation(engine, pools, wanted, options["literals"], effects, summary))
+        return made[-1].step
 
     def say(progress: Progress, counts: Counts) -> None:
+        counts.failed += sum(one.refused for one in made)
         if summary.layers():
             for line in summary.lines():
                 progress.say(line)

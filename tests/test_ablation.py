@@ -1,0 +1,527 @@
+"""What replacing a unit does to the output, and the score made of it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import tiny_models
+import torch
+from asked import ask
+from conftest import ROOT, Run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.special import log_softmax, rel_entr
+
+from nxtools.records import Failure
+from nxtools.score.ablation import IN_NOISE, Ablated, Line, as_record, calibrate, score
+from nxtools.score.ablation_summary import AblationSummary, share_interval
+from nxtools.score.effects import effect
+from nxtools.subject.ablating import Ablator
+from nxtools.subject.load import Subject
+from nxtools.subject.outputs import Output
+from nxtools.subject.patch import Patcher
+from nxtools.subject.replacing import Replacement
+from nxtools.subject.sites import mlp_sites
+
+# Two outputs
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1.0, 30.0])
+def test_divergences_are_those_of_scipy(spread: float) -> None:
+    chance = np.random.default_rng(0)
+    ids = torch.from_numpy(chance.integers(50, size=6))
+    logits = chance.normal(size=(6, 50)) * 5
+    other = logits + spread * chance.normal(size=(6, 50))
+    apart = Output(torch.from_numpy(logits), ids).apart(torch.from_numpy(other))
+
+    log, other_log = log_softmax(logits, axis=-1), log_softmax(other, axis=-1)
+    p, q = np.exp(log), np.exp(other_log)
+    np.testing.assert_allclose(apart.jsd, jensenshannon(p, q, axis=-1) ** 2, rtol=1e-9, atol=1e-13)
+    mixed = (p + q) / 2
+    np.testing.assert_allclose(
+        apart.jsd, (rel_entr(p, mixed) + rel_entr(q, mixed)).sum(-1) / 2, rtol=1e-9, atol=1e-15
+    )
+    np.testing.assert_allclose(apart.kl, rel_entr(p, q).sum(-1), rtol=1e-9, atol=1e-15)
+    following = (np.arange(5), ids[1:].numpy())
+    np.testing.assert_allclose(apart.loss, log[:-1][following] - other_log[:-1][following], atol=1e-9)
+
+
+def test_a_constant_more_on_all_logits_is_the_same_output() -> None:
+    logits = torch.randn((4, 20), generator=torch.Generator().manual_seed(0))
+    output = Output(logits, torch.arange(4))
+    apart = output.apart(logits.double() + 3)
+    assert float(apart.jsd.abs().max()) < 1e-15 and float(apart.kl.abs().max()) < 1e-14
+    assert float(output.moved(logits + 3).abs().max()) < 1e-6
+
+
+def test_divergences_far_below_single_precision_are_told_apart() -> None:
+    """JSD is about d²/8 where logits differ by ±d: 1e-13, of terms near 1e-6. float32 has seven digits."""
+    logits = torch.zeros((1, 2), dtype=torch.float64)
+    other = torch.tensor([[1e-6, -1e-6]], dtype=torch.float64)
+    apart = Output(logits, torch.zeros(1, dtype=torch.int64)).apart(other)
+    assert float(apart.jsd[0]) == pytest.approx(1e-12 / 8, rel=1e-3)
+
+
+# The engine
+
+IDS = np.arange(48, dtype=np.int32).reshape(3, 16) * 7 % tiny_models.VOCABULARY
+
+
+def patcher_of(family: str = "gpt2") -> Patcher:
+    model = tiny_models.build(family)
+    trunk = model.base_model
+    return Patcher(Subject(trunk, torch.device("cpu"), "float32", mlp_sites(trunk), model))
+
+
+@pytest.fixture(scope="module")
+def patcher() -> Patcher:
+    return patcher_of()
+
+
+def full(patcher: Patcher, ids: Any, layer: int = 0, index: int = 0, values: Any = None) -> Any:
+    """(logits, the unit's values) of a whole pass, with the unit's values replaced if there are some."""
+    seen: list[Any] = []
+
+    def replace(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        changed = inputs[0].clone()
+        seen.append(changed[0, :, index].numpy().copy())
+        if values is not None:
+            keep = np.isnan(values)
+            changed[0, :, index] = torch.from_numpy(np.where(keep, seen[-1], values).astype(np.float32))
+        return (changed,)
+
+    handle = patcher.sites[layer].module.register_forward_pre_hook(replace)
+    with torch.inference_mode():
+        logits = patcher.model(input_ids=torch.from_numpy(np.array(ids)[None]).long()).logits[0].numpy()
+    handle.remove()
+    return logits, seen[0]
+
+
+def job_of(
+    patcher: Patcher,
+    replaced: Any = "itself",
+    *,
+    layer: int = 1,
+    index: int = 5,
+    before: int = 0,
+    first_counts: bool = False,
+    ids: Any = IDS,
+    **changes: Any,
+) -> Replacement:
+    """A question about some excerpts; a number replaces the unit everywhere, "truth" stands for its own."""
+    truth = np.stack([full(patcher, row, layer, index)[1][before:] for row in ids])
+    if not first_counts and not before:
+        truth[:, 0] = np.nan
+    if isinstance(replaced, float):
+        replaced = np.full(truth.shape, replaced, np.float32)
+    values = {"itself": None, "truth": truth}[replaced] if isinstance(replaced, str) else replaced
+    given = {
+        "subject": "tiny",
+        "fingerprint": "sha256:1",
+        "site": "mlp",
+        "dtype": "float32",
+        "moves": [False] * len(ids),
+    }
+    return Replacement(
+        layer=layer,
+        index=index,
+        contexts=list(ids),
+        before=[before] * len(ids),
+        truth=truth,
+        replaced=values,
+        **given | changes,
+    )
+
+
+def answers(patcher: Patcher, jobs: list[Replacement], **options: Any) -> list[Any]:
+    return ask(Ablator(lambda job: patcher, **options), jobs)
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_answers_are_those_of_full_passes(patcher: Patcher, before: int) -> None:
+    job = job_of(patcher, 1.5, before=before, moves=[True, False, True])
+    (answer,) = answers(patcher, [job])
+    moved = []
+    for place, ids in enumerate(IDS):
+        values = np.full(16, np.nan, np.float32)
+        values[before:] = np.where(np.isnan(job.truth[place]), np.nan, 1.5)
+        logits, other = (full(patcher, ids, 1, 5, given)[0][before:] for given in (None, values))
+        log, other_log = (log_softmax(x.astype(np.float64), axis=-1) for x in (logits, other))
+        counted = ~np.isnan(job.truth[place])
+        jsd = jensenshannon(np.exp(log), np.exp(other_log), axis=-1)[counted] ** 2
+        assert answer["jsd"][place] == pytest.approx(jsd.sum(), rel=1e-4)
+        kl = rel_entr(np.exp(log), np.exp(other_log)).sum(-1)[counted]
+        assert answer["kl"][place] == pytest.approx(kl.sum(), rel=1e-4)
+        following = ids[before + 1 :]
+        at = np.arange(len(following))
+        loss = (log[at, following] - other_log[at, following])[counted[:-1]]
+        assert answer["loss"][place] == pytest.approx(loss.sum(), rel=1e-3, abs=1e-5)
+        if job.moves[place]:
+            change = (other - logits)[counted]
+            moved.append(change - change.mean(1, keepdims=True))
+    mean = np.concatenate(moved).mean(0)
+    order = np.argsort(-mean)
+    assert [token for token, _ in answer["raises"]] == order[:10].tolist()
+    assert [token for token, _ in answer["lowers"]] == order[::-1][:10].tolist()
+    assert [x for _, x in answer["lowers"]] == pytest.approx(mean[order[::-1][:10]], rel=1e-2)
+
+
+def test_the_original_output_is_computed_once_for_all_units_layers_and_replacements() -> None:
+    patcher = patcher_of()
+    jobs = [
+        job_of(patcher, replaced, layer=layer, index=index)
+        for layer in range(3)
+        for index in (1, 2)
+        for replaced in ("itself", 0.0, 1.0)
+    ]
+    together = answers(patcher, jobs)
+    assert patcher.passes["original"] == 1
+    assert patcher.passes["restarted"] == 3 * math.ceil(2 * 3 * len(IDS) / 16)
+    patcher.passes["original"] = 0
+    engine = Ablator(lambda job: patcher)
+    assert [ask(engine, [job], at_once=1)[0] for job in jobs] == together, "whatever came together"
+    assert patcher.passes["original"] == 1
+    assert [ask(Ablator(lambda job: patcher, memory=1), [job])[0] for job in jobs] == together
+    assert patcher.passes["original"] == 1 + len(jobs), "without memory for them, they are made again"
+
+
+def test_what_cannot_be_asked_is_a_failure(patcher: Patcher) -> None:
+    good = job_of(patcher, 0.0)
+    shorter = job_of(patcher, 0.0, ids=IDS[:, 4:])
+    wrong = {
+        "other-activations": Replacement(**vars(good) | {"contexts": [ids[::-1].copy() for ids in IDS]}),
+        "no-such-token": Replacement(**vars(good) | {"contexts": [ids + 300 for ids in IDS]}),
+        "no-such-unit": Replacement(**vars(good) | {"index": 40}),
+        "other-subject": Replacement(**vars(good) | {"fingerprint": "sha256:2"}),
+    }
+    out_of_context = Replacement(**vars(shorter) | {"contexts": list(IDS), "before": [4] * 3})
+    found = answers(patcher, [good, *wrong.values(), out_of_context])
+    assert [one.kind for one in found[1:-1]] == list(wrong)
+    assert found[-1].kind == "other-activations", "an excerpt alone says something else than in its context"
+    assert not isinstance(found[0], Failure)
+
+
+def test_an_answer_depends_on_all_that_is_in_its_question_and_not_on_names(patcher: Patcher) -> None:
+    from nxtools.store import question_digest
+
+    def digest(job: Replacement) -> str:
+        return question_digest("replace", 1, job.question())
+
+    job = job_of(patcher, 0.0)
+    assert digest(Replacement(**vars(job) | {"subject": "renamed"})) == digest(job)
+    others = [
+        {"fingerprint": "sha256:2"},
+        {"dtype": "bfloat16"},
+        {"site": "x"},
+        {"index": 6},
+        {"before": [1, 0, 0]},
+        {"replaced": None},
+        {"replaced": job.replaced + 1 if job.replaced is not None else None},
+        {"moves": [True, False, False]},
+        {"contexts": [ids + 1 for ids in IDS]},
+        {"truth": np.nan_to_num(job.truth)},
+    ]
+    assert len({digest(Replacement(**vars(job) | other)) for other in others} | {digest(job)}) == 11
+
+
+# The score
+
+
+def ablated(simulation: Any, mean: Any, picks: str = "ttttrrrr", noise: float = 0.0) -> Ablated:
+    names = [{"t": "top", "r": "random", "b": "bottom"}[pick] for pick in picks]
+    simulation, mean = np.array(simulation, np.float64), np.array(mean, np.float64)
+    figures = {"top_and_random": simulation, "random_only": simulation}
+    if "b" in picks:
+        figures["bottom_and_random"] = simulation
+    return Ablated(
+        "unit",
+        names,
+        [f"d{n}" for n in range(len(names))],
+        np.full(len(names), 63),
+        mean,
+        figures,
+        dict.fromkeys(names, noise),
+    )
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_true_activations_score_1_and_the_mean_0(patcher: Patcher, layer: int) -> None:
+    """All through the same restarted path."""
+    jobs = [job_of(patcher, what, layer=layer) for what in ("truth", 0.25, "itself")]
+    truth, mean, itself = answers(patcher, jobs)
+    noise = {"top": itself["jsd"][0] / 15, "random": itself["jsd"][1] / 15}
+    made = []
+    for simulation in (truth, mean):
+        figures = {name: np.array(simulation["jsd"]) for name in ("top_and_random", "random_only")}
+        picks, tokens = ["top", "random", "random"], np.full(3, 15)
+        made.append(
+            score(Ablated("u", picks, ["a", "b", "c"], tokens, np.array(mean["jsd"]), figures, noise))
+        )
+    for figure in ("top_and_random", "random_only"):
+        assert made[0][figure].value == pytest.approx(1, abs=1e-6)
+        assert made[1][figure].value == pytest.approx(0, abs=1e-6)
+    assert 0 < noise["top"] < 1e-10
+
+
+positive = st.floats(1e-6, 10)
+
+
+@given(st.lists(st.tuples(positive, positive), min_size=8, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_a_score_is_one_less_a_ratio_of_sums(pairs: list[tuple[float, float]]) -> None:
+    simulation, mean = np.array(pairs).T
+    figures = score(ablated(simulation, mean))
+    top = figures["top_and_random"]
+    assert top.value == pytest.approx(1 - sum(simulation) / sum(mean), rel=1e-9, abs=1e-9)
+    random = figures["random_only"]
+    assert random.value == pytest.approx(1 - sum(simulation[4:]) / sum(mean[4:]), rel=1e-9, abs=1e-9)
+    assert (top.excerpts, top.tokens, random.excerpts, random.tokens) == (8, 504, 4, 252)
+    for figure in (top, random):
+        assert figure.interval is not None and figure.value is not None
+        assert figure.interval[0] <= figure.value <= figure.interval[1] <= 1
+
+
+def test_a_score_that_does_not_exist_says_why() -> None:
+    ones = np.ones(8)
+    noisy = score(ablated(ones * 1e-9, ones * 1e-7, noise=1e-10))
+    assert {figure.reason for figure in noisy.values()} == {IN_NOISE}
+    assert score(ablated(ones * 1e-9, ones * 1e-5, noise=1e-10))["top_and_random"].value == pytest.approx(
+        0.9999
+    )
+    assert score(ablated(ones * 0, ones * 0))["top_and_random"].reason == IN_NOISE
+    without_random = score(ablated(ones, ones, picks="tttttttt"))
+    assert without_random["random_only"].reason == "no simulated random excerpts"
+    one_of_a_kind = score(ablated(ones, ones, picks="tttttttr"))["top_and_random"]
+    assert one_of_a_kind.value == 0 and one_of_a_kind.interval is None and one_of_a_kind.no_interval
+
+
+def test_excerpts_without_a_simulation_are_left_out_on_both_sides_and_counted() -> None:
+    simulation = np.array([1.0, 2, np.nan, 1, 1, 1, np.nan, 1])
+    mean = np.array([2.0, 4, 100, 2, 2, 2, 100, 2])
+    made = ablated(simulation, mean, picks="tttbrrrr")
+    figures = score(made)
+    assert figures["top_and_random"].value == pytest.approx(0.5) and figures["top_and_random"].excerpts == 5
+    record = as_record(made, figures)
+    assert record["failed_excerpts"] == 2
+    assert record["bottom_and_random"] == pytest.approx(0.5)
+    assert orjson.loads(orjson.dumps(record)) == record
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5, width=32), st.floats(-5, 5, width=32)), min_size=3, max_size=30),
+    st.floats(0.125, 5, width=32),
+)
+@settings(max_examples=50, deadline=None)
+def test_calibration_is_the_least_squares_line_unless_it_falls(
+    pairs: list[tuple[float, float]], scale: float
+) -> None:
+    x, y = np.array(pairs, np.float32).T
+    line = calibrate(x, y)
+    assert line is not None
+    if np.ptp(x) < 1e-2:
+        return
+    slope, intercept = np.polyfit(x.astype(np.float64), y.astype(np.float64), 1)
+    expected = Line(slope, intercept) if slope > 0 else Line(0.0, float(y.mean(dtype=np.float64)))
+    np.testing.assert_allclose([line.slope, line.intercept], [expected.slope, expected.intercept], atol=1e-6)
+    scaled = calibrate(x * np.float32(scale), y)
+    assert scaled is not None
+    np.testing.assert_allclose(scaled(x * np.float32(scale)), line(x), atol=1e-3)
+
+
+def test_calibration_of_little() -> None:
+    nan = float("nan")
+    y = np.array([1.0, 2.0, 6.0], np.float32)
+    assert calibrate(np.full(3, 7.0, np.float32), y) == Line(0.0, 3.0)
+    assert calibrate(np.array([nan, nan, 1.0], np.float32), y) is None
+    half = calibrate(np.array([nan, 0.0, 2.0], np.float32), y)
+    assert half == Line(2.0, 2.0), "positions without a simulation are left out"
+
+
+def test_intervals_of_a_unit_hold_the_truth() -> None:
+    """Five excerpts of each kind whose divergences differ by factors: 1 - E[lost] / E[all lost] = 0.6."""
+    chance = np.random.default_rng(0)
+    held = 0
+    for number in range(400):
+        mean = np.exp(np.repeat([2.0, 0.0], 5) + chance.normal(size=10))
+        simulation = 0.4 * mean * np.exp(0.5 * chance.normal(size=10) - 0.125)
+        made = ablated(simulation, mean, picks="tttttrrrrr")
+        interval = score(Ablated(**vars(made) | {"name": f"unit {number}"}))["top_and_random"].interval
+        assert interval is not None
+        held += interval[0] <= 0.6 <= interval[1]
+    assert 0.90 <= held / 400 <= 0.98
+
+
+# Over units
+
+
+def summary_of(units: int, seed: int = 0) -> tuple[AblationSummary, list[Ablated]]:
+    chance = np.random.default_rng(seed)
+    summary = AblationSummary(("explanation", "null"))
+    made = []
+    for number in range(units):
+        mean = np.exp(chance.normal(size=10) + 2 * chance.normal())
+        one = ablated(0.4 * mean * np.exp(0.5 * chance.normal(size=10) - 0.125), mean, picks="tttttrrrrr")
+        documents = [f"d{d}" for d in chance.integers(200, size=10)]
+        made.append(Ablated(**vars(one) | {"name": f"unit {number}", "documents": documents}))
+        summary.add("explanation", number % 2, made[-1], score(made[-1]), 0.7)
+    return summary, made
+
+
+def test_units_are_pooled_by_what_they_do_and_counted_alike_in_the_median() -> None:
+    summary, made = summary_of(41)
+    pooled = summary.pooled("explanation", "top_and_random")
+    lost = sum(one.simulation["top_and_random"].sum() for one in made)
+    assert pooled.ratio == pytest.approx(1 - lost / sum(one.mean.sum() for one in made), rel=1e-12)
+    values = [score(one)["top_and_random"].value for one in made]
+    assert pooled.median == np.median(values) and len(pooled.values) == 41
+    for value, interval in ((pooled.ratio, pooled.ratio_interval), (pooled.median, pooled.median_interval)):
+        assert value is not None and interval is not None and interval[0] < value < interval[1] < 1
+    layers = [summary.pooled("explanation", "top_and_random", layer) for layer in (0, 1)]
+    assert sorted(layers[0].values.tolist() + layers[1].values.tolist()) == sorted(pooled.values.tolist())
+    assert pooled.above_noise == (41, 41)
+    text = "\n".join(summary.lines())
+    assert "layer 1, pooled" in text and "random only, median" in text and "(41)" in text
+
+
+def test_absent_scores_and_failures_are_counted() -> None:
+    summary, _ = summary_of(3)
+    noisy = ablated(np.ones(8), np.ones(8), noise=1.0)
+    summary.add("explanation", 0, noisy, score(noisy), float("nan"))
+    summary.fail("null")
+    pooled = summary.pooled("explanation", "top_and_random")
+    assert pooled.above_noise == (3, 4) and len(pooled.values) == 3
+    described = summary.as_dict()
+    assert described["null"]["failed"] == 1
+    assert described["explanation"]["random_only"]["absent"] == {IN_NOISE: 1}
+    assert len(summary.points["explanation"]) == 3
+    with pytest.raises(ValueError, match="none of"):
+        summary.fail("null")
+        summary.add("other", 0, noisy, score(noisy), 0.0)
+
+
+def test_the_pooled_interval_holds_the_truth() -> None:
+    held = 0
+    for seed in range(60):
+        interval = summary_of(60, seed)[0].pooled("explanation", "top_and_random").ratio_interval
+        assert interval is not None
+        held += interval[0] <= 0.6 <= interval[1]
+    assert held >= 50
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    from scipy.stats import binomtest
+
+    for count, total in ((0, 5), (3, 7), (128, 128), (50, 400)):
+        expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
+        assert share_interval(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_effects_are_means_per_token() -> None:
+    answer = {
+        "jsd": [1.0, 2, 3, 4],
+        "kl": [2.0, 4, 6, 8],
+        "loss": [-1.0, 1, 3, 5],
+        "raises": [[7, 0.5]],
+        "lowers": [[1, -0.25], [400, -0.125]],
+    }
+    tokens = np.array([10, 20, 10, 20])
+    found = effect("unit", ["top", "top", "random", "random"], tokens, answer, {1: " a", 7: " b"})
+    assert found["top_and_random"]["jsd"] == pytest.approx(10 / 60, rel=1e-3)
+    assert found["top_and_random"]["loss"] == pytest.approx(8 / 56, rel=1e-3)
+    assert found["random_only"]["kl"] == pytest.approx(14 / 30, rel=1e-3)
+    low, high = found["random_only"]["kl_interval"]
+    assert low < 14 / 30 < high
+    assert found["raises"] == [{"id": 7, "token": " b", "logit": 0.5}]
+    assert [one["token"] for one in found["lowers"]] == [" a", None]
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save(tiny_models.build("gpt_neox", seed=1), tmp_path_factory.mktemp("subject"))
+
+
+def test_a_pipe_with_contexts_longer_than_excerpts(run: Run, subject: Path) -> None:
+    text = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    options = "--context 32 --excerpt 16 --bos always --document-tokens 100 --units 0:3,1:5 --pool 40,20,20"
+    pipe = f"nx-record --subject {subject} {options} - | nx-top | nx-explain | tee told.jsonl"
+    recorded = run(pipe, stdin=text.encode())
+    assert recorded.returncode == 0, recorded.stderr
+    told = [orjson.loads(line) for line in recorded.stdout.splitlines()]
+    # With another context the subject says something else, and without one nobody knows: no scores.
+    other, bare = ({**told[1], "recorded": {**told[1]["recorded"], "bos": None}}, {**told[1]})
+    del bare["recorded"]
+
+    options = f"--method ablation --effects mean,zero --subject {subject} --plot plot.svg"
+    lines = b"".join(orjson.dumps(unit) + b"\n" for unit in (*told, other, bare))
+    done = run(f"nx-score {options} && grep -q '<svg' plot.svg", stdin=lines)
+    assert done.returncode == 1
+    said = done.stderr.decode()
+    assert "top and random, pooled" in said
+    scored = [orjson.loads(line) for line in done.stdout.splitlines()]
+    for unit in scored[:2]:
+        (made,) = unit["explanations"][0]["scores"]
+        assert made["method"] == "ablation" and made["top_and_random"] < 1 and made["excerpts"] == 10
+        assert made["jsd"]["top_and_random"]["noise"] < 1e-3 * made["jsd"]["top_and_random"]["mean"]
+        assert [entry["name"] for entry in unit["baselines"]] == ["token-table", "token-list"]
+        assert [entry["replaced_by"] for entry in unit["effects"]] == ["mean", "zero"]
+        assert len(unit["effects"][1]["raises"]) == 10
+    for unit, kind in zip(scored[2:], ("other-activations", "no-context"), strict=True):
+        assert unit["explanations"][0]["scores"][0]["error"]["kind"] == kind
+        assert [entry["error"]["kind"] for entry in unit["effects"]] == [kind] * 2
+
+    # The second time nothing is computed, and torch is not there.
+    program = "import sys; sys.modules['torch'] = None; from nxtools.commands.score import main; main()"
+    options = f"{options} --offline told.jsonl"
+    again = run(sys.executable, "-c", program, *options.split(), env={"PYTHONPATH": str(ROOT)})
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == done.stdout.splitlines()[:2]
+    assert "0 replacements computed" in again.stderr.decode() and (run("test -s plot.svg").returncode == 0)
+
+
+def test_other_scores_stay_on_the_line(run: Run, subject: Path) -> None:
+    told = run("cat", ROOT / "tests" / "golden" / "units.jsonl").stdout
+    both = run("nx-explain | nx-score | nx-score --method ablation --offline --allow-errors 100%", stdin=told)
+    assert both.returncode == 0, both.stderr
+    scored = [orjson.loads(line) for line in both.stdout.splitlines()]
+    methods = [[s["method"] for s in e["scores"]] for unit in scored for e in unit.get("explanations", [])]
+    assert methods and all(found == ["correlation", "ablation"] for found in methods)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--method ablation --effects much", "--effects takes"),
+        ("--method ablation --plot a.gif", "--plot takes a name that ends in"),
+        ("--method ablation --simulator llama:x.gguf", "nx-simulate --sets held-out,validation"),
+        ("--subject somewhere", "--subject is for --method ablation"),
+    ],
+)
+def test_options_that_do_not_fit_are_said(run: Run, options: str, message: str) -> None:
+    done = run(f"nx-score {options}")
+    assert done.returncode == 2
+    assert message in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+def test_another_subject_than_that_of_the_lines_is_an_error(
+    run: Run, subject: Path, units: list[dict[str, Any]]
+) -> None:
+    recorded = {"dtype": "float32", "context": 8, "bos": None, "plans": []}
+    lines = b"".join(orjson.dumps(unit | {"recorded": recorded}) + b"\n" for unit in units)
+    done = run(f"nx-explain | nx-score --method ablation --subject {subject}", stdin=lines)
+    assert done.returncode == 4
+    assert "is not the subject of these units" in done.stderr.decode()
+    unnamed = run("nx-explain | nx-score --method ablation", stdin=lines)
+    assert unnamed.returncode == 4 and "--subject DIR" in unnamed.stderr.decode()
+    lines = lines.replace(b'"float32"', b"7")
+    wrong = run("nx-explain | nx-score --method ablation", stdin=lines)
+    assert wrong.returncode == 3 and "'recorded.dtype' is an integer" in wrong.stderr.decode()

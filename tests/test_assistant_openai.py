@@ -561,7 +561,8 @@ def test_logprobs_of_what_is_written() -> None:
 # Ctrl-C
 
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have their background jobs ignore it
 from nxtools.assistant.openai_api import OpenAIAssistant
 from nxtools.assistant.protocol import Completion, Message
 from nxtools.stage import Ask, Question

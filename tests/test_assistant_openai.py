@@ -520,13 +520,13 @@ def test_a_server_that_fails_when_tried_out_cannot_do_it(fault: str) -> None:
         assert not OpenAIAssistant("m", server.url, QUICK).has("slots")
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "cut", "stall"])
+@pytest.mark.parametrize("fault", ["429", "503", "cut"])
 def test_a_server_that_is_busy_when_tried_out_is_tried_again(fault: str) -> None:
     """What it can do is kept in the store: a passing failure must not stand there for good."""
-    with FaultServer(completions(), lambda number: fault if number < 3 else None, stall=0.7) as server:
+    with FaultServer(completions(), lambda number: fault if number < 3 else None) as server:
         assert OpenAIAssistant("m", server.url, QUICK).has("slots")
     with (
-        FaultServer(completions(), lambda number: fault if number else None, stall=0.7) as server,
+        FaultServer(completions(), lambda number: fault if number else None) as server,
         pytest.raises(ModelError, match="could not be tried out"),
     ):
         OpenAIAssistant("m", server.url, {"timeout": 0.5, "retries": 0}).has("slots")

@@ -214,3 +214,12 @@ def test_rows_of_several_units_and_excerpts_share_a_pass() -> None:
     alone = torch.cat([patcher.restart(1, [row], TOKENS) for row in mixed])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     assert patcher.passes == {"original": 1, "restarted": 4}
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [(torch.bfloat16, 1e-3, 0.3), (torch.float32, 0, 1e-5)])
+def test_rounding_is_that_of_the_subjects_numbers(dtype: torch.dtype, least: float, most: float) -> None:
+    patcher = Patcher(subject_of(tiny_models.build("qwen2").to(dtype)))
+    same = patcher.restart(0, rows(patcher, 0, "its own"), TOKENS)
+    assert torch.equal(same, full_pass(patcher))
+    apart = (patcher.restart(0, rows(patcher, 0, None), TOKENS) - same).abs().max()
+    assert least < apart < most

@@ -35,10 +35,11 @@ class Ablation:
         wanted: Sequence[str],
         literals: int,
         effects: Sequence[str],
+        dtype: str | None,
         summary: AblationSummary,
     ) -> None:
         self.engine, self.pools = engine, pools
-        self.wanted, self.literals, self.effects = wanted, literals, effects
+        self.wanted, self.literals, self.effects, self.dtype = wanted, literals, effects, dtype
         self.summary = summary
         self.refused = 0
         self._contexts: dict[str, Contexts] = {}
@@ -72,7 +73,7 @@ class Ablation:
         if "recorded" not in record:
             message = "the line does not say how the subject was run: nx-record and nx-top write `recorded`"
             return self._refuse(record, entries, Failure("score", "no-context", message))
-        held = Held(target, record, self._seen_before(record))
+        held = Held(target, record, self._seen_before(record), self.dtype)
         mean = held.evidence_mean
         if not held.picks or mean is None:
             message = "no held-out excerpts" if not held.picks else "no random evidence to take the mean of"

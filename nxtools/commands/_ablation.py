@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EFFECTS = ("mean", "zero")  # what stands in the unit's place
 
-OURS = ("subject", "device", "effects", "plot", "trust_remote_code", "allow_pickle")
+OURS = ("subject", "device", "dtype", "effects", "plot", "trust_remote_code", "allow_pickle")
 
 ablation_options = _stack(
     [
@@ -33,6 +33,11 @@ ablation_options = _stack(
             "--subject", metavar="DIR|HUB_ID", help="Ablation: the model under study  [default: by its name]."
         ),
         click.option("--device", default="auto", show_default=True, help="Ablation: auto, cpu, cuda or mps."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "float16", "bfloat16"]),
+            help="Ablation: numbers that the subject computes with  [default: as it was recorded].",
+        ),
         click.option(
             "--effects",
             default="mean",
@@ -78,7 +83,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
 
     def begin(store: Store) -> Callable[[Record], Step]:
         engine = engine_or_offline(shared, "score", _Ablator(options, store))
-        made.append(Ablation(engine, pools, wanted, options["literals"], effects, summary))
+        made.append(Ablation(engine, pools, wanted, options["literals"], effects, options["dtype"], summary))
         return made[-1].step
 
     def say(progress: Progress, counts: Counts) -> None:

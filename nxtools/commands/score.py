@@ -41,6 +41,7 @@ EXAMPLES = """
 nx-record --subject DIR text/ | nx-top | nx-explain | nx-score > scored.jsonl
 nx-score --baselines none explained.jsonl | jq '.explanations[0].scores[0].top_and_random'
 nx-score --simulator llama:qwen2.5-7b-instruct-q4_k_m.gguf explained.jsonl
+nx-score --method ablation --subject samples/pydoc-1m explained.jsonl
 """
 
 # Each in a module with `run(shared, options)`, which is imported when it is asked for.

@@ -15,7 +15,7 @@ from nxtools.records import Failure
 from nxtools.score.ablation import FIGURES, PICKS, Ablated, Line, calibrate
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.series import Job, Target, predictor
-from nxtools.subject.replacing import Replacement
+from nxtools.subject.replacing import TOLERANCE, Replacement
 from nxtools.unit import Shown
 
 if TYPE_CHECKING:
@@ -43,8 +43,11 @@ class Calibrated:
 class Held:
     """The excerpts of a unit that an ablation score comes from, n of them: top, bottom and random ones."""
 
-    def __init__(self, target: Target, record: Record, contexts: Contexts) -> None:
+    def __init__(self, target: Target, record: Record, contexts: Contexts, dtype: str | None) -> None:
+        """dtype: what the subject is to compute with, None for what it was recorded with."""
         self.target = target
+        self._dtype = dtype or contexts.dtype
+        self._tolerance = TOLERANCE.get(contexts.dtype, max(TOLERANCE.values()))
         self._unit = record["unit"]
         self._contexts = contexts
         self._shown = target.held_out
@@ -188,12 +191,13 @@ class Held:
             subject=str(self._unit.get("subject", "")),
             fingerprint=str(self._unit.get("fingerprint", "")),
             site=str(self._unit.get("site", "mlp")),
-            dtype=self._contexts.dtype,
+            dtype=self._dtype,
             layer=int(self._unit["layer"]),
             index=int(self._unit["index"]),
             contexts=[self._seen[row][0] for row in rows],
             before=[self._seen[row][1] for row in rows],
             truth=self.truth[rows],
+            tolerance=self._tolerance,
             replaced=None if replaced is None else replaced[rows],
             moves=[moves and self.picks[row] == side for row in rows],
         )

@@ -28,10 +28,6 @@ CONTEXTS = 16  # in a pass, original or restarted: a fixed shape, so that answer
 MEMORY = 1 << 30  # bytes of original output that is kept
 MOVED = 10  # tokens whose logit moves most, of each sign
 
-# How far a value may be from that on the unit line, in shares of the excerpt's largest: lines have four
-# digits and come from float16; bfloat16 has eight bits.
-TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 1e-1}
-
 
 class Ablator:
     """An engine that answers `Replacement`s. The subject is loaded when the first one comes."""
@@ -171,7 +167,7 @@ def _row(patcher: Patcher, original: Original, work: _Work, place: int) -> tuple
     handle = patcher.handle(job.layer, job.index)
     value = handle.value(original.values[job.layer])[before:].cpu().numpy()
     truth = job.truth[place][: len(value)]
-    tolerance = TOLERANCE[job.dtype] * float(np.nanmax(np.abs(truth), initial=0.0))
+    tolerance = job.tolerance * float(np.nanmax(np.abs(truth), initial=0.0))
     if np.nanmax(np.abs(value - truth), initial=0.0) > tolerance:
         work.failure = Failure(
             "score",

@@ -13,13 +13,19 @@ Floats = NDArray[np.float32]
 
 VERSION = 1  # of the question: raise it when an answer would come out differently
 
+# How far a value may be from that on the unit line, in shares of the excerpt's largest, by the dtype that it
+# was recorded in: lines have four digits and come from float16; bfloat16 has eight bits.
+TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 1e-1}
+
 
 @dataclass(frozen=True)
 class Replacement:
     """Other values for one unit on n excerpts.
 
     contexts: token ids of each with all that the subject saw before it, `before` tokens of them;
+    dtype: what the subject computes with;
     truth: (n, tokens) the activations on the line, NaN where left out: there the unit stays as it is;
+    tolerance: how far those of the subject may be from them, in shares of the excerpt's largest;
     replaced: (n, tokens) the other values, or None to take the unit out and put it back, which is rounding;
     moves: which excerpts are asked for the tokens whose logits move.
     """
@@ -33,6 +39,7 @@ class Replacement:
     contexts: Sequence[NDArray[np.int32]]
     before: Sequence[int]
     truth: Floats
+    tolerance: float
     replaced: Floats | None
     moves: Sequence[bool]
 

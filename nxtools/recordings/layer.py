@@ -6,6 +6,7 @@ added in the order of the shards.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ class Corpus:
         )
 
     def place(self, excerpt: int) -> tuple[Plan, int]:
-        which = int(np.searchsorted(self.offsets, excerpt, side="right")) - 1
+        which = bisect_right(self.offsets, excerpt) - 1
         return self.plans[which], excerpt - self.offsets[which]
 
 

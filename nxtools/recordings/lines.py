@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from nxtools.recordings.deal import NONE, Deal, Hand
-from nxtools.recordings.layer import Layer
+from nxtools.recordings.layer import Corpus, Layer
 from nxtools.records import SETS
 
 UNITS_AT_ONCE = 64
@@ -30,15 +30,39 @@ def rounded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return short
 
 
+class Printed:
+    """The beginnings of excerpts' objects, up to what differs from unit to unit."""
+
+    def __init__(self, corpus: Corpus, vocabulary: list[str]) -> None:
+        self.corpus = corpus
+        self._tokens = [orjson.dumps(text) for text in vocabulary]
+        self._names = corpus.gather("id")
+        self._starts = corpus.gather("start")
+        self._known: dict[int, bytes] = {}
+
+    def __getitem__(self, excerpt: int) -> bytes:
+        known = self._known.get(excerpt)
+        if known is None:
+            if len(self._known) >= SHOWN_IN_MEMORY:
+                self._known.clear()
+            ids = self.corpus.ids(excerpt).tolist()
+            known = b'{"id":"%016x","document":"%b","start":%d,"ids":%b,"tokens":[%b]' % (
+                int(self._names[excerpt]),
+                self.corpus.document(excerpt).encode(),
+                int(self._starts[excerpt]),
+                orjson.dumps(ids),
+                b",".join([self._tokens[token] for token in ids]),
+            )
+            self._known[excerpt] = known
+        return known
+
+
 class UnitLines:
     """Writes the lines of one layer."""
 
-    def __init__(self, layer: Layer, vocabulary: list[str]) -> None:
+    def __init__(self, layer: Layer, printed: Printed) -> None:
         self._layer = layer
-        self._tokens = [orjson.dumps(text) for text in vocabulary]
-        self._shown: dict[int, bytes] = {}
-        self._names = layer.corpus.gather("id")
-        self._starts = layer.corpus.gather("start")
+        self._printed = printed
 
     def excerpts(self, hand: Hand, units: NDArray[np.int64]) -> Iterator[tuple[int, list[orjson.Fragment]]]:
         """(unit, its excerpts) for the units asked for."""
@@ -67,7 +91,7 @@ class UnitLines:
         count = int((deal.chosen[unit] != NONE).sum())
         if not count:
             return []
-        printed = orjson.dumps(rows[:count], option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        values = orjson.dumps(rows[:count], option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
         probabilities = deal.probability
         found = []
         for rank, excerpt in enumerate(deal.excerpt[unit, :count].tolist()):
@@ -76,30 +100,13 @@ class UnitLines:
                 orjson.Fragment(
                     b'%b,"set":"%b","pick":"%b","rank":%d,"probability":%b,"activations":[%b]}'
                     % (
-                        self._static(excerpt),
+                        self._printed[excerpt],
                         SETS[deal.set].encode(),
                         deal.pick.encode(),
                         rank,
                         likely,
-                        printed[rank],
+                        values[rank],
                     )
                 )
             )
         return found
-
-    def _static(self, excerpt: int) -> bytes:
-        """The beginning of an excerpt's object, up to what differs from unit to unit."""
-        known = self._shown.get(excerpt)
-        if known is None:
-            if len(self._shown) >= SHOWN_IN_MEMORY:
-                self._shown.clear()
-            ids = self._layer.corpus.ids(excerpt).tolist()
-            known = b'{"id":"%016x","document":"%b","start":%d,"ids":%b,"tokens":[%b]' % (
-                int(self._names[excerpt]),
-                self._layer.corpus.document(excerpt).encode(),
-                int(self._starts[excerpt]),
-                orjson.dumps(ids),
-                b",".join([self._tokens[token] for token in ids]),
-            )
-            self._shown[excerpt] = known
-        return known

@@ -14,7 +14,7 @@ from nxtools.recordings.deal import Counts, deal
 from nxtools.recordings.deal_paper import TOP as PAPER_TOP
 from nxtools.recordings.deal_paper import deal_paper
 from nxtools.recordings.layer import Corpus, Layer, OpenBlob
-from nxtools.recordings.lines import UnitLines
+from nxtools.recordings.lines import Printed, UnitLines
 from nxtools.recordings.pool import pack_places, pack_tokens
 from nxtools.recordings.statistics import is_constant, statistics
 from nxtools.recordings.table import pack_table
@@ -79,6 +79,7 @@ class Run:
             if not any(line.get("last") for line in lines if line["run"] == run):
                 raise InputError("the last recording line is missing: the stream was cut", hint=AGAIN)
         self._plans: dict[str, Plan] = {}
+        self._printed: tuple[list[str], Printed] | None = None
 
     def _open(self, digest: str) -> memoryview:
         try:
@@ -116,7 +117,11 @@ class Run:
         for digest in plans:
             if digest not in self._plans:
                 self._plans[digest] = Plan.from_bytes(self._open(digest))
-        corpus = Corpus([self._plans[digest] for digest in plans])
+        if self._printed is None or self._printed[0] != plans:  # layers mostly have the same
+            corpus = Corpus([self._plans[digest] for digest in plans])
+            self._printed = plans, Printed(corpus, self._vocabulary)
+        printed = self._printed[1]
+        corpus = printed.corpus
         layer = Layer(lines, corpus, {digest: place for place, digest in enumerate(plans)}, self._open)
         hand = deal_paper(layer) if paper else deal(layer, wanted)
         self.near_duplicates += int(hand.dropped.sum())
@@ -125,7 +130,7 @@ class Run:
         pool = None if paper or not len(layer.pool.excerpt) else self._pool(layer)
         stats, constant = statistics(layer), is_constant(layer)
         recorded = _recorded(lines)
-        for unit, excerpts in UnitLines(layer, self._vocabulary).excerpts(hand, _asked(layer, lines)):
+        for unit, excerpts in UnitLines(layer, printed).excerpts(hand, _asked(layer, lines)):
             yield dump(
                 {
                     "kind": "unit",

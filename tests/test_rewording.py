@@ -80,10 +80,11 @@ def test_patterns_and_rewordings_are_left_alone(store: Store) -> None:
     others = [
         {"id": "p", "text": '" mast" (10); "\\n"'},
         {"id": "q", "text": "bits of boats", "paraphrase_of": "x"},
+        {"id": "r", "text": "one of several", "candidate": "false"},
         {"error": {"stage": "explain", "kind": "no-evidence", "message": ""}},
     ]
     out, assistant = reworded(store, lambda payload: said("never"), *others)
-    assert len(out) == 3
+    assert len(out) == 4
     assert assistant.asked == assistant.tried == []
 
 

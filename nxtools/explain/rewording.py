@@ -94,9 +94,10 @@ class Reworder:
 
 
 def in_words(entry: Record) -> bool:
-    """Whether an explanation can be said otherwise: a pattern cannot, it is the program that it says."""
+    """Whether an explanation can be said otherwise: a pattern cannot, it is the program that it says. What a
+    puzzle offers for choice is not to be added to."""
     text = entry.get("text")
-    if not isinstance(text, str) or "paraphrase_of" in entry:
+    if not isinstance(text, str) or "paraphrase_of" in entry or "candidate" in entry:
         return False
     try:
         parse(text)

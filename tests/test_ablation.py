@@ -454,7 +454,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pipe_with_contexts_longer_than_excerpts(run: Run, subject: Path) -> None:
     text = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
     options = "--context 32 --excerpt 16 --bos always --document-tokens 100 --units 0:3,1:5 --pool 40,20,20"
-    pipe = f"nx-record --subject {subject} {options} - | nx-top | nx-explain | tee told.jsonl"
+    pipe = f"nx-record --subject {subject} {options} --tables corpus - | nx-top | nx-explain | tee told.jsonl"
     recorded = run(pipe, stdin=text.encode())
     assert recorded.returncode == 0, recorded.stderr
     told = [orjson.loads(line) for line in recorded.stdout.splitlines()]
@@ -473,7 +473,8 @@ def test_a_pipe_with_contexts_longer_than_excerpts(run: Run, subject: Path) -> N
         (made,) = unit["explanations"][0]["scores"]
         assert made["method"] == "ablation" and made["top_and_random"] < 1 and made["excerpts"] == 10
         assert made["jsd"]["top_and_random"]["noise"] < 1e-3 * made["jsd"]["top_and_random"]["mean"]
-        assert [entry["name"] for entry in unit["baselines"]] == ["token-table", "token-list"]
+        baselines = [entry["name"] for entry in unit["baselines"]]
+        assert baselines == ["token-table", "token-list", "corpus-table"]
         assert [entry["replaced_by"] for entry in unit["effects"]] == ["mean", "zero"]
         assert len(unit["effects"][1]["raises"]) == 10
     for unit, kind in zip(scored[2:], ("other-activations", "no-context"), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nxtools.commands._explained import PREVIOUS, series_of, simulated, start_anew, with_baselines
@@ -11,17 +12,19 @@ if TYPE_CHECKING:
 
     from nxtools.commands._pools import Pools
     from nxtools.recordings.contexts import Contexts
+    from nxtools.recordings.table import Column
     from nxtools.score.ablation import Ablated
     from nxtools.score.ablation_summary import AblationSummary
-    from nxtools.score.held import Calibrated, Held
-    from nxtools.score.series import Job, Target
+    from nxtools.score.held import Calibrated, Held, Predict
+    from nxtools.score.series import Target
     from nxtools.stage import Engine, Failure, Step
     from nxtools.stream import Record
     from nxtools.subject.replacing import Replacement
 
 METHOD = "ablation"
+CORPUS = "corpus-table"  # the series of the table that nx-record makes when it is asked to
 
-# series, what on the line gets the score, who predicts, and what; or why nobody does.
+# series, what on the line gets the score, who predicts, and the `Simulation`; or a Failure: why nobody does.
 _Entry = tuple[str | None, dict[str, Any], str, Any]
 
 
@@ -78,7 +81,7 @@ class Ablation:
         if not held.picks or mean is None:
             message = "no held-out excerpts" if not held.picks else "no random evidence to take the mean of"
             return self._refuse(record, entries, Failure("score", "no-evidence", message))
-        found = [job if isinstance(job, Failure) else held.calibrated(job) for *_, job in entries]
+        found = [one if isinstance(one, Failure) else held.calibrated(one) for *_, one in entries]
         jobs = [held.replacement(held.constant(mean), moves="mean" in self.effects)]
         jobs.append(held.replacement(None, held.firsts))
         jobs += [held.replacement(held.constant(0.0), moves=True)] if "zero" in self.effects else []
@@ -150,17 +153,22 @@ class Ablation:
                 self.summary.fail(series)
 
     def _baselines(self, target: Target, previous: tuple[str, str | None] | None) -> list[_Entry]:
-        from nxtools.score.series import Job
+        from nxtools.score.series import Job, predictor
 
         found: list[_Entry] = []
         for series in self.wanted[1:]:
             entry: Record = {"name": series, "scores": []}
-            if series != "null":
+            if series == CORPUS:
+                if (column := self.pools.table(target.unit, "corpus")) is not None:
+                    found.append((series, entry, series, partial(_of_corpus, column)))
+            elif series != "null":
                 entry |= {"literals": self.literals} if series == "token-list" else {}
-                found.append((series, entry, series, Job(target, series, literals=self.literals)))
+                job = Job(target, series, literals=self.literals)
+                found.append((series, entry, series, partial(predictor, job)))
             elif previous is not None and previous[1] is not None:
                 entry |= {"explanation_of": previous[0], "text": previous[1]}
-                found.append((series, entry, "pattern", Job(target, series, text=previous[1])))
+                job = Job(target, series, text=previous[1])
+                found.append((series, entry, "pattern", partial(predictor, job)))
         return found
 
     def _seen_before(self, record: Record) -> Contexts:
@@ -183,20 +191,25 @@ class Ablation:
 def _predictions(target: Target, explanation: Record) -> list[_Entry]:
     """By every simulator whose simulations the explanation carries, or else by running its pattern."""
     from nxtools.explain.pattern import to_run
-    from nxtools.score.series import Job
+    from nxtools.score.series import Job, predictor
     from nxtools.stage import Failure
 
     series = series_of(explanation)
     found: list[_Entry] = []
+    none = Failure("score", "no-simulation", "every simulation of the excerpts is an error")
     for simulator, _, expected in simulated(explanation):
-        job: Job | Failure = Job(target, "explanation", expected=expected)
-        if not expected:
-            job = Failure("score", "no-simulation", "every simulation of the excerpts is an error")
-        found.append((series, explanation, simulator, job))
+        found.append((series, explanation, simulator, expected or none))
     pattern = to_run(explanation)
     if found or pattern is None:  # words that no pattern says, and that nobody simulated
         return found
-    return [(series, explanation, "pattern", Job(target, "explanation", text=pattern))]
+    job = Job(target, "explanation", text=pattern)
+    return [(series, explanation, "pattern", partial(predictor, job))]
+
+
+def _of_corpus(column: Column) -> Predict:
+    from nxtools.simulate.tables import of_corpus
+
+    return of_corpus(column.tokens, column.count, column.values).predict
 
 
 def _first_of_each(entries: list[_Entry]) -> list[_Entry]:

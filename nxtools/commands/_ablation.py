@@ -62,7 +62,7 @@ def check_no_ablation() -> None:
 
 
 def run(shared: Shared, options: dict[str, Any]) -> int:
-    from nxtools.commands._ablating import Ablation
+    from nxtools.commands._ablating import CORPUS, Ablation
     from nxtools.commands._pools import Pools
     from nxtools.score.ablation_summary import AblationSummary
     from nxtools.score.series import SERIES
@@ -73,7 +73,8 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         raise UsageError("ablation scores simulations that the lines have", hint=hint)
     effects = _effects(options["effects"])
     plot = _plot_file(options["plot"])
-    wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
+    every = tuple(dict.fromkeys([*SERIES[:-1], CORPUS, *SERIES[-1:]]))
+    wanted = {"all": every, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     summary = AblationSummary(wanted)
     made: list[Ablation] = []

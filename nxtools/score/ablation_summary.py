@@ -22,6 +22,7 @@ from nxtools.score.summary import DRAWS, drawn_weights
 
 Floats = NDArray[np.float64]
 
+MAIN = "top_and_random"
 _Z = 1.959964
 
 
@@ -54,6 +55,10 @@ class Pooled:
         self._drawn += weights * drawn
         self._scores.append((1 - drawn[0] / drawn[1]).astype(np.float32))
         self._weights.append(weights.astype(np.float32))
+
+    @property
+    def is_there(self) -> bool:
+        return bool(self.values or self.absent)
 
     @property
     def ratio(self) -> float | None:
@@ -158,7 +163,7 @@ class AblationSummary:
                 pooled.absent[figure.reason or "no reason"] += 1
             else:
                 pooled.add(ablated, name, figure.value)
-        main = figures["top_and_random"].value
+        main = figures[MAIN].value
         if main is not None and not math.isnan(correlation):
             self.points[series].append((correlation, main))
 
@@ -189,19 +194,20 @@ class AblationSummary:
         }
 
     def lines(self) -> list[str]:
-        """For people: a column for each series."""
-        rows = [["ablation, 95% (units)", *self.series]]
+        """For people: a column for each series that was there."""
+        there = [name for name in self.series if self.failed[name] or self.pooled(name, MAIN).is_there]
+        rows = [["ablation, 95% (units)", *there]]
         for layer in self.layers():
-            found = [self.pooled(series, "top_and_random", layer) for series in self.series]
+            found = [self.pooled(series, MAIN, layer) for series in there]
             rows.append([f"layer {layer}, pooled", *map(_ratio_cell, found)])
         for figure in FIGURES:
-            found = [self.pooled(series, figure) for series in self.series]
-            if any(one.values or one.absent for one in found):
+            found = [self.pooled(series, figure) for series in there]
+            if any(one.is_there for one in found):
                 label = figure.replace("_", " ")
                 rows.append([f"{label}, pooled", *map(_ratio_cell, found)])
                 rows.append([f"{label}, median", *map(_median_cell, found)])
                 rows.append([f"{label}, above noise", *map(_share_cell, found)])
-        rows.append(["failed", *(str(self.failed[series]) for series in self.series)])
+        rows.append(["failed", *(str(self.failed[series]) for series in there)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from nxtools.errors import InputError
 from nxtools.records import Failure
 from nxtools.score.ablation import FIGURES, PICKS, Ablated, Line, calibrate
 from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.score.series import Job, Target, predictor
+from nxtools.score.series import Target
 from nxtools.subject.replacing import TOLERANCE, Replacement
 from nxtools.unit import Shown
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 CALIBRATED_ON = "validation"
 
 Activations = NDArray[np.float32]
+Predict = Callable[[NDArray[Any]], Activations]  # token ids (excerpts, tokens) -> activations
+
+# What was predicted, by excerpt; or what makes a predictor: InputError where that cannot be read, ValueError
+# where there is nothing to learn it from.
+Simulation = Mapping[str, Any] | Callable[[], Predict]
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,12 @@ class Held:
         """The papers' two always, since they are absent for a reason; the third where it means something."""
         return [name for name, picks in FIGURES.items() if "bottom" not in picks or "bottom" in self.picks]
 
-    def calibrated(self, job: Job) -> dict[str, Calibrated] | Failure:
+    def calibrated(self, simulation: Simulation) -> dict[str, Calibrated] | Failure:
         """What a simulation puts in the unit's place, by figure."""
         try:
-            predicted = self._predicted(job, self._shown)[self._rows]
-            lines = {figure: self._line(job, FIGURES[figure]) for figure in self.figures}
+            made = simulation if isinstance(simulation, Mapping) else simulation()
+            predicted = self._predicted(made, self._shown)[self._rows]
+            lines = {figure: self._line(made, FIGURES[figure]) for figure in self.figures}
         except InputError as error:
             return Failure("score", "no-pattern", str(error))
         except ValueError as error:
@@ -130,22 +136,20 @@ class Held:
             return Failure("score", "no-simulation", message)
         return found
 
-    def _line(self, job: Job, picks: Sequence[str]) -> Line | None:
+    def _line(self, made: Mapping[str, Any] | Predict, picks: Sequence[str]) -> Line | None:
         """Fitted on validation's excerpts of the same kind; random ones are those of the pool, if it is there
         and the simulator can run on it.
         """
         pool, unit = self.target.pool, self.target.unit
-        if picks == ("random",) and pool is not None and job.expected is None:
+        if picks == ("random",) and pool is not None and not isinstance(made, Mapping):
             ids = pool.pool.ids(CALIBRATED_ON)
-            return calibrate(predictor(job)(ids), pool.activations(unit, CALIBRATED_ON))
+            return calibrate(made(ids), pool.activations(unit, CALIBRATED_ON))
         shown = unit.shown(CALIBRATED_ON)
         kind = [pick in picks for pick in shown.picks]
-        return calibrate(self._predicted(job, shown)[kind], shown.table.activations[kind])
+        return calibrate(self._predicted(made, shown)[kind], shown.table.activations[kind])
 
-    def _predicted(self, job: Job, shown: Shown) -> Activations:
-        if job.expected is None:
-            return predictor(job)(shown.table.ids)
-        return _stacked(shown, job.expected)
+    def _predicted(self, made: Mapping[str, Any] | Predict, shown: Shown) -> Activations:
+        return _stacked(shown, made) if isinstance(made, Mapping) else made(shown.table.ids)
 
     def ablated(
         self,

@@ -13,22 +13,26 @@ import pytest
 import tiny_models
 import torch
 from asked import ask
-from conftest import ROOT, Run
+from conftest import ROOT, UNITS, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr
 
+from nxtools.recordings.contexts import Contexts
 from nxtools.records import Failure
 from nxtools.score.ablation import IN_NOISE, Ablated, Line, as_record, calibrate, score
 from nxtools.score.ablation_summary import AblationSummary, share_interval
 from nxtools.score.effects import effect
+from nxtools.score.held import Held
+from nxtools.score.series import Target
 from nxtools.subject.ablating import Ablator
 from nxtools.subject.load import Subject
 from nxtools.subject.outputs import Output
 from nxtools.subject.patch import Patcher
 from nxtools.subject.replacing import Replacement
 from nxtools.subject.sites import mlp_sites
+from nxtools.unit import Unit
 
 # Two outputs
 
@@ -441,6 +445,62 @@ def test_effects_are_means_per_token() -> None:
     assert low < 14 / 30 < high
     assert found["raises"] == [{"id": 7, "token": " b", "logit": 0.5}]
     assert [one["token"] for one in found["lowers"]] == [" a", None]
+
+
+# What is learned, and from what
+
+
+def held_of(record: dict[str, Any]) -> Held:
+    recorded = {"dtype": "float32", "context": 8, "bos": None, "plans": []}
+    return Held(Target(Unit(record), lambda unit: None), record, Contexts(recorded, memoryview), None)
+
+
+def with_activations(record: dict[str, Any], which: str, change: float) -> dict[str, Any]:
+    """A unit whose activations in one set are others."""
+    excerpts = []
+    for place, excerpt in enumerate(record["excerpts"]):
+        values = [x and x + change * (1 + (place + at) % 3) for at, x in enumerate(excerpt["activations"])]
+        excerpts.append(excerpt | ({"activations": values} if excerpt["set"] == which else {}))
+    return record | {"excerpts": excerpts}
+
+
+@given(st.floats(0.5, 4), st.integers(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_calibration_is_learned_from_validation_and_the_mean_from_evidence(
+    change: float, number: int
+) -> None:
+    units = [orjson.loads(line) for line in UNITS.read_bytes().splitlines()]
+    record = units[number]
+
+    def learned(record: dict[str, Any]) -> tuple[Any, Any]:
+        held = held_of(record)
+        calibrated = held.calibrated(lambda: lambda ids: (ids % 7).astype(np.float32))
+        assert not isinstance(calibrated, Failure)
+        return {figure: one.line for figure, one in calibrated.items()}, held.evidence_mean
+
+    lines, mean = learned(record)
+    assert learned(with_activations(record, "held-out", change)) == (lines, mean)
+    assert learned(with_activations(record, "evidence", change))[0] == lines
+    assert learned(with_activations(record, "evidence", change))[1] != mean
+    of_validation = learned(with_activations(record, "validation", change))
+    assert of_validation[0] != lines and of_validation[1] == mean
+
+
+def test_a_simulation_that_lacks_tokens_or_validation_is_no_zero(units: list[dict[str, Any]]) -> None:
+    record = units[0]
+    held = held_of(record)
+    full = {e["id"]: [float(n % 3) for n in range(8)] for e in record["excerpts"]}
+    whole = held.calibrated(full)
+    assert not isinstance(whole, Failure)
+    assert whole["top_and_random"].rows == [0, 1, 3, 4] and whole["bottom_and_random"].rows == [2, 3, 4]
+    first = next(e["id"] for e in record["excerpts"] if e["set"] == "held-out")
+    gaps = held.calibrated(full | {first: [1.0, None, *[0.0] * 6]})
+    assert not isinstance(gaps, Failure) and gaps["top_and_random"].rows == [1, 3, 4]
+    only = {e["id"]: full[e["id"]] for e in record["excerpts"] if e["set"] == "held-out"}
+    without = held.calibrated(only)
+    assert isinstance(without, Failure) and without.kind == "no-calibration"
+    nothing = held.calibrated({e["id"]: full[e["id"]] for e in record["excerpts"] if e["set"] != "held-out"})
+    assert isinstance(nothing, Failure) and nothing.kind == "no-simulation"
 
 
 # The command

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nxtools.errors import ModelError
 from nxtools.subject.load import Subject
+from nxtools.subject.skipping import entering, skipping
 
 # The norm that stands between some down projections and the residual stream.
 NORM_BEHIND = "post_feedforward_layernorm"
@@ -247,39 +248,14 @@ class Patcher:
             handle.remove()
         return found[0]
 
-    # How a model is made to restart
-
-    @contextmanager
-    def _skipped(self, last: int, state: Tensor) -> Iterator[None]:
+    def _skipped(self, last: int, state: Tensor) -> AbstractContextManager[None]:
         """Blocks up to `last` give the state (n, T, d) and run nothing."""
-
-        def give(layer: int, *args: Any, **kwargs: Any) -> Any:
-            parts = self._parts[layer]
-            return state if parts is None else (state, *[None] * (parts - 1))
-
         skipped = self.blocks[: last + 1]
-        try:
-            for layer, block in enumerate(skipped):
-                block.forward = partial(give, layer)
-            yield
-        finally:
-            for block in skipped:
-                block.__dict__.pop("forward", None)
+        return skipping(skipped, [self._parts[layer] for layer in range(len(skipped))], state)
 
-    @contextmanager
-    def _entered(self, layer: int, state: Tensor, values: Tensor) -> Iterator[None]:
+    def _entered(self, layer: int, state: Tensor, values: Tensor) -> AbstractContextManager[None]:
         """A block gets the state (n, T, d), and its site the values (n, T, width)."""
-
-        def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (state, *args[1:])
-
-        def replace(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (values.reshape(args[0].shape), *args[1:])
-
-        with ExitStack() as hooks:
-            hooks.callback(self.blocks[layer].register_forward_pre_hook(enter).remove)
-            hooks.callback(self.sites[layer].module.register_forward_pre_hook(replace).remove)
-            yield
+        return entering(self.blocks[layer], self.sites[layer].module, state, values)
 
     @contextmanager
     def _replayed(self, layer: int, rows: Sequence[Row]) -> Iterator[None]:

@@ -17,7 +17,7 @@ from nxtools.records import SETS
 from nxtools.stage import Failure, LocalEngine, Question
 from nxtools.unit import Shown, Unit
 
-VERSION = 1  # of the digests
+VERSION = 2  # of the digests
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def _look(unit: Unit) -> dict[str, Any]:
 
 def _digest(shown: Shown) -> str:
     """Of all of the excerpts that an answer can depend on."""
+    import numpy as np
+
     from nxtools.store import question_digest
 
     fields: dict[str, Any] = {
@@ -62,6 +64,7 @@ def _digest(shown: Shown) -> str:
         "activations": shown.table.activations,
         "picks": list(shown.picks),
         "documents": list(shown.documents),
+        "probabilities": np.array(shown.probabilities, np.float32),  # None becomes NaN
     }
     return question_digest("excerpts", VERSION, fields)
 

@@ -22,6 +22,7 @@ class Shared:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self._names: dict[str, list[str]] = {}
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -46,6 +47,12 @@ class Shared:
             self.pool.ids("validation"),
             self.pool.counted("validation"),
         )
+
+    def names(self, which: str) -> list[str]:
+        """Of the excerpts of a set's part of the pool."""
+        if which not in self._names:
+            self._names[which] = self.pool.excerpts(which)
+        return self._names[which]
 
     def activations(self, unit: Unit, which: str) -> NDArray[np.float32]:
         """The unit's activations (excerpts, tokens) on a set's part of the pool."""

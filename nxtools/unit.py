@@ -19,12 +19,17 @@ class Shown:
     picks: tuple[str, ...]
     documents: tuple[str, ...]
     excerpts: tuple[str, ...]
+    probabilities: tuple[float | None, ...]  # of being shown, where chance had a say
 
 
 def full_name(record: Record) -> str:
     """Tells a unit from every other unit of every subject."""
     unit = record["unit"]
     return " ".join(str(unit.get(part, "")) for part in ("fingerprint", "site", "layer", "index", "sign"))
+
+
+def _probability(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None
 
 
 class Unit:
@@ -52,6 +57,7 @@ class Unit:
                 tuple(str(e["pick"]) for e in excerpts),
                 tuple(str(e.get("document", e.get("id", place))) for place, e in enumerate(excerpts)),
                 tuple(str(e.get("id", "")) for e in excerpts),
+                tuple(_probability(e.get("probability")) for e in excerpts),
             )
         return self._shown[which]
 

@@ -25,6 +25,11 @@ def excerpt_sums(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
     their digits. Values that are constant but for rounding become exactly constant. Positions with NaN on
     either side are left out.
     """
+    return centred_sums(truth, predicted)[0]
+
+
+def centred_sums(truth: NDArray[Any], predicted: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """`excerpt_sums`, and the means of truth and prediction (...) that were taken off."""
     if truth.shape != predicted.shape:
         raise ValueError(f"true activations have shape {truth.shape}, predicted ones {predicted.shape}")
     left_out = np.flatnonzero(np.isnan(truth) | np.isnan(predicted))
@@ -43,7 +48,23 @@ def excerpt_sums(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
         np.einsum("...t,...t->...", t, p, out=out[..., 5])
     _clear_rounding(out, (1, 3, 5), t_mean)
     _clear_rounding(out, (2, 4, 5), p_mean)
-    return out
+    return out, t_mean, p_mean
+
+
+def shifted(sums: Floats, t: Floats, p: Floats) -> Floats:
+    """Sums (..., excerpts, 6) of activations that are higher by t, and predictions by p (...)."""
+    n, t, p = sums[..., 0], np.asarray(t)[..., None], np.asarray(p)[..., None]
+    return np.stack(
+        [
+            n,
+            sums[..., 1] + n * t,
+            sums[..., 2] + n * p,
+            sums[..., 3] + 2 * t * sums[..., 1] + n * t * t,
+            sums[..., 4] + 2 * p * sums[..., 2] + n * p * p,
+            sums[..., 5] + p * sums[..., 1] + t * sums[..., 2] + n * t * p,
+        ],
+        axis=-1,
+    )
 
 
 def _centred(values: NDArray[Any], left_out: NDArray[np.intp], present: Floats) -> tuple[Floats, Floats]:

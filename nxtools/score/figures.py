@@ -1,12 +1,13 @@
 """From true and predicted activations to the figures on a unit line.
 
-The papers' figures are `top_and_random` and `random_only`; `pool` is an estimate for the whole text.
+The papers' figures are `top_and_random` and `random_only`; `all` is an estimate for held-out text as it is,
+of which `pool` is a random sample.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import compress
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.score import bootstrap
-from nxtools.score.correlation import correlation, correlation_of, excerpt_sums, reason
+from nxtools.score.correlation import centred_sums, correlation, correlation_of, reason, shifted
+from nxtools.score.whole import CERTAIN, Weights
 
 Floats = NDArray[np.float64]
 Activations = NDArray[np.float32]
@@ -28,9 +30,12 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "random_only": ("random",),
     "bottom_and_random": ("bottom", "random"),
     "pool": ("pool",),
+    "all": ("certain", "spread", "sampled"),
 }
 _ALWAYS = ("top_and_random", "top_only", "random_only")
 _PICKS = ("top", "random", "bottom", "pool")  # each has its own seed, whatever others there are
+_FIXED = ("certain",)  # no chance chose them
+_WEIGHTED = ("spread", "sampled")  # so do these, which stand for more excerpts than they are
 
 # Computed together, so that the arrays stay in the second-level cache.
 _POSITIONS = 12_800
@@ -54,7 +59,8 @@ class Sample:
     truth, predicted: (excerpts, tokens); NaN marks a position that is left out, in either.
     picks: (excerpts,) "top", "bottom", "random"; other picks belong to no figure.
     documents: (excerpts,) the document of each, by which `Summary` knows what units share.
-    pool: the held-out random pool, where there is one.
+    pool: the held-out random pool, where there is one;
+    weights: how many held-out excerpts each stands for, where that is known.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Sample:
     picks: Sequence[str]
     documents: Sequence[str]
     pool: Pool | None = None
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         if not len(self.truth) == len(self.picks) == len(self.documents):
@@ -73,7 +80,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A correlation over some excerpts, or the reason why there is none; the same for its interval."""
+    """A correlation over some excerpts, or the reason why there is none; the same for its interval.
+
+    tokens: of those excerpts; for `all`, how many they stand for.
+    """
 
     value: float | None
     interval: tuple[float, float] | None
@@ -143,18 +153,37 @@ def _strata(samples: Sequence[Sample]) -> list[_Strata]:
             sums, documents = sums[present], tuple(compress(documents, present))
         out[i][0][pick], out[i][1][pick] = sums, documents
 
-    for i, sums in _each([(s.truth, s.predicted) for s in samples]):
+    lines: dict[int, _Centred] = {}
+    for i, centred in _each([(s.truth, s.predicted) for s in samples]):
+        lines[i] = centred
         for pick, rows in _rows(tuple(samples[i].picks)).items():
-            put(i, pick, sums[rows], tuple(samples[i].documents[row] for row in rows))
+            put(i, pick, centred[0][rows], tuple(samples[i].documents[row] for row in rows))
     pools = [(i, s.pool) for i, s in enumerate(samples) if s.pool is not None]
-    for k, sums in _each([(pool.truth, pool.predicted) for _, pool in pools]):
+    for k, centred in _each([(pool.truth, pool.predicted) for _, pool in pools]):
         i, pool = pools[k]
-        put(i, "pool", sums, pool.documents)
+        put(i, "pool", centred[0], pool.documents)
+        weights = samples[i].weights
+        if weights is None:
+            continue
+        (there, *means), (drawn, *other_means) = lines[i], centred
+        moved = shifted(there, *(mean - other for mean, other in zip(means, other_means, strict=True)))
+        moved *= weights.line[:, None]
+        for name, picks in (("certain", CERTAIN), ("spread", ("spread",))):
+            chosen = [row for row, pick in enumerate(samples[i].picks) if pick in picks and moved[row, 0]]
+            if chosen:
+                put(i, name, moved[chosen], tuple(samples[i].documents[row] for row in chosen))
+        present = drawn[:, 0] > 0  # the same for all units: what stands for nothing stays
+        documents = tuple(compress(pool.documents, present))
+        out[i][0]["sampled"] = (drawn * weights.pool[:, None])[present]
+        out[i][1]["sampled"] = documents
     return out
 
 
-def _each(pairs: Sequence[tuple[Activations, Activations]]) -> Iterator[tuple[int, Floats]]:
-    """The number and the sums of each pair of arrays; those of one shape are computed together."""
+_Centred = tuple[Floats, Floats, Floats]  # sums by excerpt, and the means that were taken off
+
+
+def _each(pairs: Sequence[tuple[Activations, Activations]]) -> Iterator[tuple[int, _Centred]]:
+    """The number of each pair of arrays and its `centred_sums`; those of one shape are computed together."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for i, (truth, _) in enumerate(pairs):
         shapes.setdefault(truth.shape, []).append(i)
@@ -163,7 +192,7 @@ def _each(pairs: Sequence[tuple[Activations, Activations]]) -> Iterator[tuple[in
         for start in range(0, len(members), step):
             block = members[start : start + step]
             truth, predicted = (np.stack([pairs[i][side] for i in block]) for side in (0, 1))
-            yield from zip(block, excerpt_sums(truth, predicted), strict=True)
+            yield from zip(block, zip(*centred_sums(truth, predicted), strict=True), strict=True)
 
 
 @lru_cache(maxsize=256)
@@ -176,18 +205,26 @@ def _figures(strata: dict[str, Floats], names: Sequence[str], draws: int) -> lis
     """Figures of units whose strata have the same sizes. strata: (units, excerpts, 6) by pick."""
     drawn: dict[str, Floats] | None = None
     if draws:
-        seeds = np.array([bootstrap.seeds(name, len(_PICKS)) for name in names])
-        drawn = {
-            pick: bootstrap.resample(sums, seeds[:, _PICKS.index(pick)].tolist(), draws)
-            for pick, sums in strata.items()
-            if sums.shape[1] > 1
-        }
+        drawn = {}
+        for picks, what in ((_PICKS, ""), (_WEIGHTED, " weighted")):
+            seeds = np.array([bootstrap.seeds(name + what, len(picks)) for name in names])
+            for place, pick in enumerate(picks):
+                if pick in strata and strata[pick].shape[1] > 1:
+                    drawn[pick] = bootstrap.resample(strata[pick], seeds[:, place].tolist(), draws)
     columns = {
         name: _figure(picks, strata, drawn, len(names))
-        for name, picks in FIGURES.items()
-        if name in _ALWAYS or all(pick in strata for pick in picks)
+        for name in FIGURES
+        if (picks := parts(name, strata)) is not None
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def parts(figure: str, present: Collection[str]) -> Sequence[str] | None:
+    """The strata that a figure pools, out of those that are there; None where nothing is said of it."""
+    picks = FIGURES[figure]
+    if figure == "all":
+        return [pick for pick in picks if pick in present] if "sampled" in present else None
+    return picks if figure in _ALWAYS or all(pick in present for pick in picks) else None
 
 
 def _figure(
@@ -197,19 +234,25 @@ def _figure(
     missing = [pick for pick in picks if pick not in strata or not strata[pick].shape[1]]
     if missing:
         return [Figure(None, None, 0, 0, f"no {' and no '.join(missing)} excerpts")] * units
-    sizes = [strata[pick].shape[1] for pick in picks]
-    pooled = np.sum([strata[pick].sum(1) for pick in picks], axis=0)
+    totals = {pick: strata[pick].sum(1) for pick in picks}
+    by_chance = [strata[pick].shape[1] for pick in picks if pick not in _FIXED]
+    pooled = np.sum(list(totals.values()), axis=0)
     values = correlation(pooled)
     bounds, unsure = np.full((units, 2), np.nan), None
-    if drawn is not None and min(sizes) < 2:
+    if drawn is not None and min(by_chance) < 2 and "sampled" not in picks:
         unsure = "fewer than 2 excerpts of a kind"
     elif drawn is not None:
         unsure = "one excerpt carries the correlation"
-        resampled = np.moveaxis(np.sum([drawn[pick] for pick in picks], axis=0), 1, 0)
-        bounds = bootstrap.interval(values, correlation_of(*resampled), min(sizes) - 1)
+        fixed = {pick: total[:, :, None] for pick, total in totals.items()}
+        resampled = np.moveaxis(sum(drawn.get(pick, fixed[pick]) for pick in picks), 1, 0)
+        freedom = max(by_chance) if "sampled" in picks else min(by_chance)
+        bounds = bootstrap.interval(values, correlation_of(*resampled), freedom - 1)
+    excerpts = np.sum([(strata[pick][:, :, 0] > 0).sum(1) for pick in picks], axis=0)
     found = []
-    for sums, value, (low, high) in zip(pooled, values.tolist(), bounds.tolist(), strict=True):
-        extent = sum(sizes), int(sums[0])
+    for sums, value, count, (low, high) in zip(
+        pooled, values.tolist(), excerpts.tolist(), bounds.tolist(), strict=True
+    ):
+        extent = count, round(float(sums[0]))
         if math.isnan(value):
             found.append(Figure(None, None, *extent, reason(sums)))
         elif math.isnan(low):

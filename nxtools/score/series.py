@@ -20,9 +20,11 @@ from nxtools.errors import InputError
 from nxtools.pattern.execute import execute
 from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
+from nxtools.records import SETS
 from nxtools.score import figures
 from nxtools.score.figures import Sample, Scored
 from nxtools.score.summary import replicates
+from nxtools.score.whole import Kept, Weights, weights
 from nxtools.simulate import tables
 from nxtools.simulate.rounding import ceiling
 from nxtools.simulate.tables import TokenValues
@@ -33,7 +35,7 @@ from nxtools.unit import Shown, Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 2  # of the question: raise it when a score would come out differently
+VERSION = 3  # of the question: raise it when a score would come out differently
 SERIES = ("explanation", "token-table", "token-list", "null")
 SCORED_ON = "held-out"
 
@@ -79,6 +81,21 @@ class Target:
     def pooled(self) -> Activations | None:
         """True activations (excerpts, tokens) on the held-out part of the pool."""
         return None if self.pool is None else self.pool.activations(self.unit, SCORED_ON)
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """What the held-out excerpts of line and pool stand for."""
+        pool, shown = self.pool, self.held_out
+        if pool is None or self.pooled is None:
+            return None
+        return weights(
+            Kept(shown.excerpts, shown.table.activations),
+            shown.picks,
+            shown.probabilities,
+            Kept(pool.names(SCORED_ON), self.pooled),
+            pool.pool.sizes[SETS.index(SCORED_ON)],
+            signed=self.unit.sign != "+",
+        )
 
     def baselines(self, literals: int) -> tuple[TokenValues, TokenValues]:
         """The token table and the token list of so many literals."""
@@ -167,7 +184,13 @@ def _sample(job: Job) -> Sample | Failure:
         scored_pool = figures.Pool(target.pooled, predict(ids), documents)
     predicted = predict(shown.table.ids)
     return Sample(
-        target.unit.name, shown.table.activations, predicted, shown.picks, shown.documents, scored_pool
+        target.unit.name,
+        shown.table.activations,
+        predicted,
+        shown.picks,
+        shown.documents,
+        scored_pool,
+        None if scored_pool is None else target.weights,
     )
 
 

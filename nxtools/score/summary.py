@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from nxtools.score.bootstrap import student
 from nxtools.score.correlation import correlation_of
-from nxtools.score.figures import FIGURES, Scored, short
+from nxtools.score.figures import Scored, parts, short
 
 Floats = NDArray[np.float64]
 
-SUMMARISED = ("top_and_random", "random_only", "bottom_and_random", "pool")
+SUMMARISED = ("top_and_random", "random_only", "bottom_and_random", "pool", "all")
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 DRAWS = 200
 _BANK = 1 << 18
@@ -55,9 +55,10 @@ def _block_replicates(units: Sequence[Scored]) -> list[dict[str, Floats]]:
     out: list[dict[str, Floats]] = [{} for _ in units]
     sums = {pick: _reweighted(units, pick) for pick in units[0].sums}
     for figure in SUMMARISED:
-        if not all(pick in sums for pick in FIGURES[figure]):
+        picks = parts(figure, sums)
+        if picks is None or not all(pick in sums for pick in picks):
             continue
-        drawn = correlation_of(*np.moveaxis(np.sum([sums[pick] for pick in FIGURES[figure]], axis=0), 1, 0))
+        drawn = correlation_of(*np.moveaxis(np.sum([sums[pick] for pick in picks], axis=0), 1, 0))
         for unit, row, of_unit in zip(units, drawn, out, strict=True):
             value = unit.figures[figure].value
             if value is not None:
@@ -69,7 +70,7 @@ def _reweighted(units: Sequence[Scored], pick: str) -> Floats:
     """The sums of each unit's excerpts of one pick, their documents reweighted: (units, 6, draws)."""
     documents = [unit.documents[pick] for unit in units]
     sums = np.stack([unit.sums[pick].T for unit in units])
-    if len(set(documents)) == 1:  # the pool: one product for all units
+    if len(set(documents)) == 1:  # of the pool: one product for all units
         weights = drawn_weights(documents[0], "document")
         return (sums.reshape(len(units) * 6, sums.shape[2]) @ weights).reshape(len(units), 6, DRAWS)
     weights = drawn_weights([name for names in documents for name in names], "document")

@@ -76,7 +76,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     every = tuple(dict.fromkeys([*SERIES[:-1], CORPUS, *SERIES[-1:]]))
     wanted = {"all": every, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
-    summary = AblationSummary(wanted)
+    summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised"))
     made: list[Ablation] = []
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:

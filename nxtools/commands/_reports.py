@@ -89,6 +89,23 @@ class Report:
         return EXIT_SOME_FAILED if self.skipped > admitted else 0
 
 
+# Of commands that read lines and have no questions for the store.
+reading_options = [
+    click.option(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="Write here instead of stdout; the file appears when it is complete.",
+    ),
+    click.option("--keep-going", is_flag=True, help="Skip and count lines that cannot be read."),
+    click.option(
+        "--allow-errors", default="0", metavar="N|P%", help="Exit 0 in spite of so many skipped lines."
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+    click.version_option(package_name="nxtools", message="%(prog)s, nxtools %(version)s"),
+]
+
 report_options = _stack(
     [
         click.option(
@@ -99,18 +116,6 @@ report_options = _stack(
             help="Of the table; json is an object a line.",
         ),
         click.option("--plot", metavar="FILE", help="Draw it as well: a name in .svg or .png."),
-        click.option(
-            "-o",
-            "--output",
-            default="-",
-            metavar="FILE",
-            help="Write here instead of stdout; the file appears when it is complete.",
-        ),
-        click.option("--keep-going", is_flag=True, help="Skip and count lines that cannot be read."),
-        click.option(
-            "--allow-errors", default="0", metavar="N|P%", help="Exit 0 in spite of so many skipped lines."
-        ),
-        click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-        click.version_option(package_name="nxtools", message="%(prog)s, nxtools %(version)s"),
+        *reading_options,
     ]
 )

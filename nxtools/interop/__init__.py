@@ -1,0 +1,1 @@
+"""Files of other tools as unit lines, and unit lines as their files."""

@@ -21,8 +21,9 @@ from scipy.special import log_softmax, rel_entr
 
 from nxtools.recordings.contexts import Contexts
 from nxtools.records import Failure
-from nxtools.score.ablation import IN_NOISE, Ablated, Line, as_record, calibrate, score
+from nxtools.score.ablation import IN_NOISE, Ablated, as_record, score
 from nxtools.score.ablation_summary import AblationSummary, share_interval
+from nxtools.score.calibration import Line, calibrate
 from nxtools.score.effects import effect
 from nxtools.score.held import Held
 from nxtools.score.series import Target

@@ -71,6 +71,11 @@ OTHER_METHODS = {"ablation": "nxtools.commands._ablation"}
     help="Score the token table, token list and null beside the explanation, only the null, or nothing.",
 )
 @click.option(
+    "--calibration",
+    type=click.Choice(["none", "linear", "isotonic", "quantile", "scored"]),
+    help="Say also what share of the variance is explained, and when the unit fires, after this.",
+)
+@click.option(
     "--simulator",
     default="pattern",
     show_default=True,
@@ -111,9 +116,10 @@ def main(**options: Any) -> int:
     wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    summary = Summary(wanted, perhaps=("paraphrase", "truth"))
+    summary = Summary(wanted, perhaps=("paraphrase", "truth", "unrevised"))
     ceilings = Ceilings(shared)
-    step = _step(engine, pools, wanted, options["literals"], summary, ceilings)
+    of_all = {"literals": options["literals"], "calibration": options["calibration"]}
+    step = _step(engine, pools, wanted, of_all, summary, ceilings)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         return with_previous(units) if "null" in wanted else units
@@ -172,7 +178,7 @@ def _step(
     engine: Engine,
     pools: Pools,
     wanted: tuple[str, ...],
-    literals: int,
+    of_all: dict[str, Any],
     summary: Summary,
     ceilings: Ceilings,
 ) -> Callable[[Record], Step]:
@@ -195,7 +201,7 @@ def _step(
             for entry in told
             for prediction in _predictions(target, entry)
         ]
-        baselines = _baselines(target, wanted, literals, previous) if told else []
+        baselines = _baselines(target, wanted, previous) if told else []
         entries += baselines
         if not entries:
             return record
@@ -233,17 +239,17 @@ def _step(
             ceilings.note(by)
             if expected:
                 sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
-                found.append((simulator, Job(target, "explanation", expected=expected, sign=sign)))
+                found.append((simulator, Job(target, "explanation", expected=expected, sign=sign, **of_all)))
             else:
                 message = "every simulation of the held-out excerpts is an error"
                 found.append((simulator, Failure("score", "no-simulation", message)))
         pattern = to_run(explanation)
         if found or pattern is None:  # words that no pattern says, and that nobody simulated
             return found
-        return [("pattern", Job(target, "explanation", text=pattern))]
+        return [("pattern", Job(target, "explanation", text=pattern, **of_all))]
 
     def _baselines(
-        target: Target, wanted: tuple[str, ...], literals: int, previous: tuple[str, str | None] | None
+        target: Target, wanted: tuple[str, ...], previous: tuple[str, str | None] | None
     ) -> list[tuple[str, Record, str, Job | Failure]]:
         found: list[tuple[str, Record, str, Job | Failure]] = []
         for series in wanted[1:]:
@@ -252,10 +258,10 @@ def _step(
                 if previous is None or previous[1] is None:
                     continue  # the first of its layer has no unit before it
                 entry |= {"explanation_of": previous[0], "text": previous[1]}
-                found.append((series, entry, "pattern", Job(target, series, text=previous[1])))
+                found.append((series, entry, "pattern", Job(target, series, text=previous[1], **of_all)))
             else:
-                entry |= {"literals": literals} if series == "token-list" else {}
-                found.append((series, entry, series, Job(target, series, literals=literals)))
+                entry |= {"literals": of_all["literals"]} if series == "token-list" else {}
+                found.append((series, entry, series, Job(target, series, **of_all)))
         return found
 
     return step

@@ -34,32 +34,6 @@ IN_NOISE = "the mean in its place does no more than rounding"
 
 
 @dataclass(frozen=True)
-class Line:
-    """A calibration: true activation ≈ slope · simulated + intercept."""
-
-    slope: float
-    intercept: float
-
-    def __call__(self, simulated: Activations) -> Activations:
-        return (self.slope * simulated.astype(np.float64) + self.intercept).astype(np.float32)
-
-
-def calibrate(simulated: Activations, truth: Activations) -> Line | None:
-    """The least squares line through validation's tokens (any shape; NaN is left out), None where there are
-    fewer than two. A constant simulation gets the mean, and so does one that falls where the unit rises: to
-    turn it round would be to make another explanation of it.
-    """
-    both = ~np.isnan(simulated) & ~np.isnan(truth)
-    if both.sum() < 2:
-        return None
-    x, y = simulated[both].astype(np.float64), truth[both].astype(np.float64)
-    centred = x - x.mean()
-    square = float(centred @ centred)
-    slope = 0.0 if square <= 1e-12 * float(x @ x) else max(float(centred @ y) / square, 0.0)
-    return Line(slope, float(y.mean() - slope * x.mean()))
-
-
-@dataclass(frozen=True)
 class Ablated:
     """What replacing one unit did on n held-out excerpts: sums of JSD over tokens, in nats.
 

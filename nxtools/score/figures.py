@@ -206,9 +206,9 @@ def _figures(strata: dict[str, Floats], names: Sequence[str], draws: int) -> lis
     drawn: dict[str, Floats] | None = None
     if draws:
         drawn = {}
-        for picks, what in ((_PICKS, ""), (_WEIGHTED, " weighted")):
-            seeds = np.array([bootstrap.seeds(name + what, len(picks)) for name in names])
-            for place, pick in enumerate(picks):
+        for sampled, what in ((_PICKS, ""), (_WEIGHTED, " weighted")):
+            seeds = np.array([bootstrap.seeds(name + what, len(sampled)) for name in names])
+            for place, pick in enumerate(sampled):
                 if pick in strata and strata[pick].shape[1] > 1:
                     drawn[pick] = bootstrap.resample(strata[pick], seeds[:, place].tolist(), draws)
     columns = {

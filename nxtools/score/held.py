@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nxtools.errors import InputError
 from nxtools.records import Failure
-from nxtools.score.ablation import FIGURES, PICKS, Ablated, Line, calibrate
+from nxtools.score.ablation import FIGURES, PICKS, Ablated
+from nxtools.score.calibration import Line, calibrate
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.series import Target
 from nxtools.subject.replacing import TOLERANCE, Replacement

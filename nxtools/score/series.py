@@ -23,6 +23,7 @@ from nxtools.pattern.lexicon import Lexicon
 from nxtools.records import SETS
 from nxtools.score import figures
 from nxtools.score.figures import Sample, Scored
+from nxtools.score.fit import Paired, fits
 from nxtools.score.summary import replicates
 from nxtools.score.whole import Kept, Weights, weights
 from nxtools.simulate import tables
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 VERSION = 3  # of the question: raise it when a score would come out differently
 SERIES = ("explanation", "token-table", "token-list", "null")
 SCORED_ON = "held-out"
+CALIBRATED_ON = "validation"
 
 Activations = NDArray[np.float32]
 
@@ -55,6 +57,7 @@ class Job:
     expected: Mapping[str, Sequence[float | None]] | None = None  # by excerpt
     sign: str | None = None
     literals: int = 30
+    calibration: str | None = None  # one of calibration.KINDS: what else is said then, `fit` says
 
 
 class Target:
@@ -81,6 +84,14 @@ class Target:
     def pooled(self) -> Activations | None:
         """True activations (excerpts, tokens) on the held-out part of the pool."""
         return None if self.pool is None else self.pool.activations(self.unit, SCORED_ON)
+
+    @cached_property
+    def peak(self) -> float:
+        """The largest magnitude in the evidence on the side that is explained, with its sign."""
+        values = self.unit.shown("evidence").table.activations
+        if not np.isfinite(values).any():
+            return 0.0
+        return float(np.nanmin(values) if self.unit.sign == "-" else np.nanmax(values))
 
     @cached_property
     def weights(self) -> Weights | None:
@@ -128,6 +139,8 @@ def question(job: Job, digests: Mapping[str, str], pool: str | None) -> Record:
         "scored_on": digests[SCORED_ON],
         "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
     }
+    if job.calibration is not None:
+        fields["calibration"] = [job.calibration, digests["evidence"], digests[CALIBRATED_ON]]
     if job.text is not None:
         fields["text"] = job.text
     elif job.expected is not None:
@@ -148,9 +161,39 @@ def score(jobs: Sequence[Job]) -> list[Record | Failure]:
     return [
         one
         if isinstance(one, Failure)
-        else {"score": figures.as_record(one) | _of_simulation(job), "replicates": next(packed)}
-        for job, one in zip(jobs, made, strict=True)
+        else {
+            "score": figures.as_record(one) | _of_simulation(job) | _fits(job, sample),
+            "replicates": next(packed),
+        }
+        for job, sample, one in zip(jobs, samples, made, strict=True)
     ]
+
+
+def _fits(job: Job, sample: Sample | Failure) -> Record:
+    """How near the calibrated prediction comes, if that is asked for."""
+    if job.calibration is None or isinstance(sample, Failure):
+        return {}
+    return fits(sample, _validation(job), job.calibration, job.target.peak)
+
+
+def _validation(job: Job) -> Paired | None:
+    """Prediction and truth on validation; None for a simulation that has nothing there."""
+    target = job.target
+    shown, pool = target.unit.shown(CALIBRATED_ON), None
+    if job.expected is not None:
+        predicted = _stacked(job, shown)
+        if np.isnan(predicted).all():
+            return None
+    else:
+        predict = predictor(job)
+        predicted = predict(shown.table.ids)
+        if target.pool is not None:
+            ids, truth = (
+                target.pool.pool.ids(CALIBRATED_ON),
+                target.pool.activations(target.unit, CALIBRATED_ON),
+            )
+            pool = predict(ids), truth
+    return Paired(predicted, shown.table.activations, shown.picks, pool)
 
 
 def _of_simulation(job: Job) -> Record:
@@ -161,7 +204,7 @@ def _of_simulation(job: Job) -> Record:
         return {}
     shown = job.target.held_out
     found: Record = {}
-    failed = int((np.isnan(_stacked(job)) & ~np.isnan(shown.table.activations)).sum())
+    failed = int((np.isnan(_stacked(job, shown)) & ~np.isnan(shown.table.activations)).sum())
     if failed:
         found["failed_tokens"] = failed
     rows = [place for place, pick in enumerate(shown.picks) if pick in ("top", "random")]
@@ -172,17 +215,17 @@ def _of_simulation(job: Job) -> Record:
 def _sample(job: Job) -> Sample | Failure:
     target = job.target
     shown, pool = target.held_out, None if job.expected is not None else target.pool
+    scored_pool = None
     try:
         predict = predictor(job)
+        if pool is not None and target.pooled is not None:
+            ids, documents = pool.pool.ids(SCORED_ON), tuple(pool.pool.documents_of(SCORED_ON))
+            scored_pool = figures.Pool(target.pooled, predict(ids), documents)
+        predicted = predict(shown.table.ids)
     except InputError as error:
         return Failure("score", "no-pattern", str(error))
     except ValueError as error:
         return Failure("score", "no-evidence", str(error))
-    scored_pool = None
-    if pool is not None and target.pooled is not None:
-        ids, documents = pool.pool.ids(SCORED_ON), tuple(pool.pool.documents_of(SCORED_ON))
-        scored_pool = figures.Pool(target.pooled, predict(ids), documents)
-    predicted = predict(shown.table.ids)
     return Sample(
         target.unit.name,
         shown.table.activations,
@@ -197,7 +240,7 @@ def _sample(job: Job) -> Sample | Failure:
 def predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
     target = job.target
     if job.expected is not None:
-        return lambda ids: _stacked(job)
+        return lambda ids: _stacked(job, target.held_out)
     if job.text is not None:
         pattern, lexicon = parse(job.text), target.lexicon
         return lambda ids: execute(pattern, ids, lexicon)
@@ -214,10 +257,9 @@ def _listed(expected: Mapping[str, Sequence[float | None]]) -> Record:
     return {"excerpts": " ".join(names), "lengths": list(map(len, rows)), "values": values}
 
 
-def _stacked(job: Job) -> Activations:
-    """Simulated activations in the order of the held-out excerpts; NaN where there are none."""
+def _stacked(job: Job, shown: Shown) -> Activations:
+    """Simulated activations in the order of the excerpts; NaN where there are none."""
     assert job.expected is not None
-    shown = job.target.held_out
     rows = np.full(shown.table.activations.shape, np.nan, np.float32)
     for place, excerpt in enumerate(shown.excerpts):
         found = job.expected.get(excerpt)

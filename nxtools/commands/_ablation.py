@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from nxtools.progress import Progress
-    from nxtools.stage import Answered, Counts, Engine, Pull, Step
+    from nxtools.stage import Answered, Counts, Pull, Step
     from nxtools.store import Store
     from nxtools.stream import Record
+    from nxtools.subject.ablating import Ablator
     from nxtools.subject.patch import Patcher
     from nxtools.subject.replacing import Replacement
 
@@ -78,12 +79,14 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised"))
     made: list[Ablation] = []
+    engines: list[_Ablator] = []
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         return with_previous(units) if "null" in wanted else units
 
     def begin(store: Store) -> Callable[[Record], Step]:
-        engine = engine_or_offline(shared, "score", _Ablator(options, store))
+        engines.append(_Ablator(options, store))
+        engine = engine_or_offline(shared, "score", engines[-1])
         made.append(Ablation(engine, pools, wanted, options["literals"], effects, options["dtype"], summary))
         return made[-1].step
 
@@ -94,7 +97,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
                 progress.say(line)
         progress.say(
             f"{counts.units} units; {counts.computed} replacements computed, {counts.from_store} from the "
-            f"store, {counts.failed} failed"
+            f"store, {counts.failed} failed{''.join(engine.told() for engine in engines)}"
         )
         if plot is not None:
             from nxtools.score.ablation_plot import plot as draw
@@ -130,7 +133,14 @@ class _Ablator:
 
     def __init__(self, options: dict[str, Any], store: Store) -> None:
         self._options, self._store = options, store
-        self._engine: Engine | None = None
+        self._engine: Ablator | None = None
+
+    def told(self) -> str:
+        """How many forward passes it took."""
+        if self._engine is None:
+            return ""
+        passes = self._engine.passes
+        return f"; {passes['original']:,} original and {passes['restarted']:,} restarted passes"
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         if self._engine is None:

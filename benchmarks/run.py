@@ -20,6 +20,7 @@ def main() -> None:
     run("recording.py", "--subject", "samples/pydoc-1m", "python-docs")
     run("recording.py", "--subject", "samples/pydoc-1m", "--memory", "2000,20000", "python-docs")
     run("pipe.py")
+    run("reports.py")
     run("quality.py")
     run("assistant.py")
     if subject and text:

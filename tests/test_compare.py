@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored import Record, lines, samples, score_records, scores, without_replicates
 
+from nxtools.commands.compare import _alike
 from nxtools.report.comparison import Comparison, Run, corrected
 from nxtools.report.estimate import BOTH, STEPS, Gathered
 from nxtools.report.significance import holm, sign_test
@@ -208,6 +209,18 @@ def test_series_of_one_file(run: Shell) -> None:
     chosen = ["--series", "null", "--series", "token-table"]
     done = run("nx-compare", "-q", "--by", "run", "--format", "json", *chosen, stdin=given)
     assert [(row["a"], row["b"]) for row in table(done.stdout)] == [("null", "token-table")]
+
+
+def test_scores_by_other_methods_are_other_numbers() -> None:
+    record = explained(count=2)[0]
+    scores_of_both = record["explanations"][0]["scores"]
+    scores_of_both.append(scores_of_both[0] | {"method": "ablation"})
+    record["baselines"] = [{"name": "null", "scores": list(scores_of_both)}]
+    known = run_of([record]).series()
+    assert list(known) == [
+        f"{name} ({method})" for name in ("pattern", "null") for method in ("correlation", "ablation")
+    ]
+    assert _alike(known) == ["pattern (correlation)", "null (correlation)"]
 
 
 def test_plots_and_markdown(run: Shell, tmp_path: Path) -> None:

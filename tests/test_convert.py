@@ -282,6 +282,37 @@ def test_packed_files_are_unpacked_piece_by_piece_and_only_so_far(
         list(sources.lines(str(tmp_path / "bomb.gz")))
 
 
+def test_files_of_any_names_meet_by_neuron(run: Run, tmp_path: Path) -> None:
+    pairs = [neuron(index) for index in range(3)]
+    for name, place in (("records", 0), ("results", 1)):
+        lines = [orjson.dumps(pair[place]) + b"\n" for pair in pairs]
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(lines))
+    convert = ["nx-convert", "-q", "--from", "neuron-explainer"]
+    apart = run(*convert, tmp_path / "records.jsonl", tmp_path / "results.jsonl").stdout
+    stream = b"".join(orjson.dumps(one) + b"\n" for pair in pairs for one in pair)
+    assert apart == run(*convert, stdin=stream).stdout and apart.count(b"\n") == 3
+
+
+def test_lines_that_cannot_be_written_are_named(run: Run, tmp_path: Path) -> None:
+    (unit,) = imported([neuron()[0]])
+    lost = unit | {"excerpts": unit["excerpts"][1:]}
+    spoiled = unit | {"excerpts": [unit["excerpts"][0] | {"tokens": ["a"]}]}
+    other = unit | {"unit": unit["unit"] | {"site": "attention"}}
+    for units, line, message in [
+        ([unit, lost], 2, "there is no excerpt"),
+        ([spoiled], 1, "the field 'excerpts[0]' has 1 tokens, 9 activations"),
+        ([unit, unit, other], 2, "another unit has become collated-activations/3/7.json already"),
+    ]:
+        given = b"".join(map(dump, units))
+        done = run("nx-convert", "--to", "neuron-explainer", "-o", "out", stdin=given)
+        assert done.returncode == 3
+        assert done.stderr.decode().startswith(f"nx-convert: stdin:{line}: {message}"), done.stderr
+    done = run(
+        "nx-convert", "-q", "--keep-going", "--to", "neuron-explainer", "-o", "out", stdin=dump(lost) * 2
+    )
+    assert (done.returncode, done.stderr.count(b"; skipped")) == (1, 2)
+
+
 def test_usage(run: Run) -> None:
     for words in ([], ["--from", "delphi", "--to", "neuronpedia"]):
         done = run("nx-convert", *words)
@@ -376,6 +407,15 @@ def test_our_units_become_features_with_their_scores(run: Run, tmp_path: Path) -
         "pattern",
     )
     assert orjson.loads(score["jsonDetails"])["top_and_random"] == score["value"]
+
+
+def test_a_batch_is_never_written_over(tmp_path: Path) -> None:
+    exporter = neuronpedia.Exporter()
+    unit = {"excerpts": [], "unit": {"subject": "m", "site": "a", "layer": 0, "index": 1}}
+    other = unit | {"unit": unit["unit"] | {"site": "b"}}
+    found = [name for one in (unit, other, unit) for name, _ in exporter.add(one)]
+    found += [name for name, _ in exporter.finish()]
+    assert found == [f"v1/m/0-{s}/features/batch-{n}.jsonl.gz" for s, n in (("a", 0), ("b", 0), ("a", 1))]
 
 
 def test_names_of_others_stay_inside_the_folder(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import xml.etree.ElementTree
 
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored import PATTERN, Record, lines, samples, score_records, scores, without_replicates
 
+from nxtools.errors import InputError
 from nxtools.report.distribution import Distribution
 from nxtools.report.series import entries, labels
 from nxtools.score.series import unpacked
@@ -185,6 +188,34 @@ def test_the_three_forms_say_the_same(run: Run) -> None:
     table = run("nx-summary", "--format", "markdown", stdin=given).stdout.decode().splitlines()
     assert len(table) == 2 + len(rows) and len(set(map(len, table))) == 1
     assert f"{float(rows[0]['mean']):.3f} ± " in table[2]
+
+
+@pytest.mark.parametrize("name", ["nx-summary", "nx-compare", "nx-convert --to neuron-explainer"])
+def test_a_terminal_and_nothing_named_is_help_and_2(run: Run, name: str) -> None:
+    ours, theirs = pty.openpty()
+    done = run(*name.split(), stdin=theirs)
+    os.close(theirs)
+    os.close(ours)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(f"Usage: {name.split()[0]} ".encode())
+
+
+def test_a_line_counts_as_a_whole_or_not_at_all() -> None:
+    run, records = Distribution(), explained(2)
+    records[1]["baselines"] = [{"name": "null", "scores": [{"x": 0.5, "replicates": {"x": "?"}}]}]
+    run.add(records[0])
+    with pytest.raises(InputError):
+        run.add(records[1])
+    assert run.seen.units == next(run.rows(["top_and_random"], False))["units"] == 1
+
+
+def test_absences_have_their_reasons() -> None:
+    records = explained(3)
+    for record, why in zip(records, ("constant truth", "no top", "no top"), strict=True):
+        score = record["explanations"][0]["scores"][0]
+        score |= {"top_and_random": None, "absent": {"top_and_random": why}}
+    row = rows_of(records)[0]
+    assert row["absent_because"] == {"constant truth": 1, "no top": 2}
 
 
 def test_rows_and_figures_can_be_chosen(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ class Report:
         """0, or 1 when more lines were skipped than --allow-errors admits."""
         admitted = allowed(self.allow_errors, self.lines + self.skipped)
         return EXIT_SOME_FAILED if self.skipped > admitted else 0
+
+
+def inputs_or_help(names: Sequence[str]) -> list[str]:
+    """The inputs, stdin where none is named; a person at a terminal who names none gets help and status 2."""
+    if not names and sys.stdin is not None and sys.stdin.isatty():
+        click.echo(click.get_current_context().get_help(), err=True)
+        sys.exit(2)
+    return list(names) or ["-"]
 
 
 # Of commands that read lines and have no questions for the store.

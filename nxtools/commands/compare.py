@@ -9,11 +9,12 @@ import click
 
 from nxtools.commands._base import command as nx_command
 from nxtools.commands._base import inputs_argument
-from nxtools.commands._reports import Report, report_options
+from nxtools.commands._reports import Report, inputs_or_help, report_options
 from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from nxtools.report.comparison import Comparison, Run, Side
+    from nxtools.report.series import Series
 
 EXAMPLES = """
 nx-compare ten-literals.jsonl thirty-literals.jsonl
@@ -92,7 +93,7 @@ def main(**options: Any) -> int:
 
     report = Report.of("nx-compare", options)
     wanted = tuple(dict.fromkeys(options["wanted"])) or ("top_and_random",)
-    names = options["inputs"] or ("-",)
+    names = inputs_or_help(options["inputs"])
     if len(set(names)) < len(names):
         raise UsageError("a file is named twice", hint="series of one file: --series")
     runs = [Run(name, wanted, by_place=options["match"] == "place") for name in names]
@@ -122,7 +123,7 @@ def _sides(runs: list[Run], wanted: tuple[str, ...]) -> list[Side]:
         known = run.series()
         if not known:
             raise InputError("no unit has a score", where=run.name, hint="pipe the output of nx-score in")
-        chosen = [name for name in wanted if name in known] if wanted else list(known)
+        chosen = [name for name in wanted if name in known] if wanted else _alike(known)
         if not wanted and len(runs) > 1:
             chosen = chosen[:1]
         for name in chosen:
@@ -136,6 +137,12 @@ def _sides(runs: list[Run], wanted: tuple[str, ...]) -> list[Side]:
     if len(sides) < 2:
         raise UsageError("there is nothing to compare with", hint="name a second file, or other --series")
     return sides
+
+
+def _alike(known: dict[str, Series]) -> list[str]:
+    """The series whose method is that of the first: scores by others are other numbers."""
+    method = next(iter(known.values())).method
+    return [name for name, series in known.items() if series.method == method]
 
 
 def _check(runs: list[Run], sides: list[Side], wanted: tuple[str, ...], match: str) -> None:

@@ -10,7 +10,7 @@ import click
 
 from nxtools.commands._base import EXIT_SOME_FAILED, _stack, allowed, inputs_argument
 from nxtools.commands._base import command as nx_command
-from nxtools.commands._reports import reading_options
+from nxtools.commands._reports import inputs_or_help, reading_options
 from nxtools.errors import InputError, UsageError
 from nxtools.progress import Progress, warn
 
@@ -82,7 +82,7 @@ def _import(options: dict[str, Any]) -> int:
     skipped = Skipped()
     progress = Progress("nx-convert", "units", quiet=options["quiet"])
     on_bad = skipped if options["keep_going"] else None
-    names = list(options["inputs"]) or ["-"]
+    names = inputs_or_help(options["inputs"])
     with Writer(options["output"]) as out:
         for unit in _units(options, names, on_bad, progress):
             out.write(unit)
@@ -126,15 +126,22 @@ def _export(options: dict[str, Any]) -> int:
     from nxtools.stream import Reader, Writer
 
     skipped = Skipped()
-    reader = Reader(options["inputs"], check_unit, keep_going=options["keep_going"], on_bad=skipped)
+    reader = Reader(
+        inputs_or_help(options["inputs"]), check_unit, keep_going=options["keep_going"], on_bad=skipped
+    )
     progress = Progress("nx-convert", "units", quiet=options["quiet"])
     add, finish = _exporter(options["target"], as_files=options["output"] != "-")
+    written: set[str] = set()
     with Writer("-") as out:
 
-        def write(found: Iterator[tuple[str, bytes]]) -> None:
+        def write(found: Found) -> None:
             for name, data in found:
+                if name in written:
+                    hint = "convert one subject and site at a time"
+                    raise InputError(f"another unit has become {name} already", hint=hint)
                 if name:
                     _write(Path(options["output"], name), data)
+                    written.add(name)
                 else:
                     out.write_line(data)
 

@@ -8,7 +8,7 @@ import click
 
 from nxtools.commands._base import command as nx_command
 from nxtools.commands._base import inputs_argument
-from nxtools.commands._reports import Report, report_options
+from nxtools.commands._reports import Report, inputs_or_help, report_options
 from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def main(**options: Any) -> int:
 
     report = Report.of("nx-summary", options)
     run = Distribution()
-    report.records(options["inputs"], run.add)
+    report.records(inputs_or_help(options["inputs"]), run.add)
     if not run.seen.units:
         return report.status()
     wanted = _wanted(run, options["wanted"])

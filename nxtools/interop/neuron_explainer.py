@@ -33,18 +33,18 @@ class Importer:
         self._on_bad = on_bad
 
     def units(self, names: Iterable[str]) -> Iterator[Record]:
-        """Files of the same name in folders of the same name belong together: `…/5/12.json`, `…/5/12.jsonl`.
-
-        So do neighbouring lines of a stream that are about one neuron.
+        """Files of one number in folders of one name belong together: `…/5/12.json`, `…/5/12.jsonl`. So do
+        neighbouring lines of one file, and all lines of several files without such names, which are kept.
         """
         paths = sources.files(names, SUFFIXES)
         together: dict[tuple[str, str], list[str]] = {}
         for path in paths:
-            together.setdefault((Path(path).parent.name, Path(path).name.split(".")[0]), []).append(path)
+            name = Path(path).name.split(".")[0]
+            of_one = (Path(path).parent.name, name) if name.isdigit() else ("", "")
+            together.setdefault(of_one, []).append(path)
         for group in together.values():
             objects = (found for path in group for found in self._objects(path))
-            streamed = group == ["-"] or len(together) == 1
-            for neuron, members in self._by_neuron(objects, streamed):
+            for neuron, members in self._by_neuron(objects, streamed=len(group) == 1):
                 try:
                     yield self._unit(neuron, members)
                 except InputError as error:
@@ -115,7 +115,7 @@ def exported(unit: Record) -> Iterator[tuple[str, bytes]]:
     """What a unit line becomes: paths as in the public data set, and bytes. Nothing for an error."""
     if unit.get("error"):
         return
-    excerpts = neuron_records.with_ids(unit["excerpts"])
+    excerpts = neuron_records.checked(unit["excerpts"])
     layer, _, index = unit_name(unit).partition(":")
     record = neuron_records.written(unit, excerpts)
     yield f"collated-activations/{layer}/{index}.json", dump(record).rstrip(b"\n")

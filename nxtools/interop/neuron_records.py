@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nxtools.errors import InputError
 from nxtools.interop.dealing import Dealer, digest, peak_of
 from nxtools.interop.fields import OPTIONAL_NUMBER, Fields
 from nxtools.records import SETS
@@ -99,7 +100,7 @@ def written(unit: Record, excerpts: Sequence[Record]) -> Record:
         lists, boundaries = kept["lists"], kept["quantile_boundaries"]
     else:
         lists, boundaries = _lists_of(excerpts), None
-    by_id = {excerpt["id"]: excerpt for excerpt in excerpts}
+    by_id = ById(excerpts)
 
     def records(names: Sequence[str]) -> list[Record]:
         return [activation_record(by_id[name]["tokens"], by_id[name]["activations"]) for name in names]
@@ -134,9 +135,22 @@ def activation_record(tokens: Any, activations: Any) -> Record:
     return {"tokens": tokens, "activations": activations, "dataclass_name": "ActivationRecord"}
 
 
-def with_ids(excerpts: Sequence[Record]) -> list[Record]:
-    """Every excerpt has an id, those made by hand too."""
-    return [
-        e if isinstance(e.get("id"), str) else {**e, "id": digest(e["tokens"], e["activations"])}
-        for e in excerpts
-    ]
+class ById(dict[str, Record]):
+    """The excerpts of a unit line by their ids. InputError for one that is not among them."""
+
+    def __init__(self, excerpts: Sequence[Record]) -> None:
+        super().__init__({excerpt["id"]: excerpt for excerpt in excerpts})
+
+    def __missing__(self, name: str) -> Record:
+        raise InputError(f"there is no excerpt {name!r}, which other fields of the line name")
+
+
+def checked(excerpts: Sequence[Record]) -> list[Record]:
+    """Excerpts that have tokens, as many activations, a set, a pick and an id, those made by hand too."""
+    found = []
+    for place, excerpt in enumerate(excerpts):
+        fields = Fields(excerpt, f"excerpts[{place}]")
+        tokens, values = read_excerpt(fields)
+        fields.get("set", str), fields.get("pick", str)
+        found.append({**excerpt, "id": excerpt.get("id") or digest(tokens, values)})
+    return found

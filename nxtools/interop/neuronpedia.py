@@ -14,6 +14,7 @@ from nxtools.errors import InputError
 from nxtools.interop import sources
 from nxtools.interop.dealing import Dealer, Values, digest, peak_of
 from nxtools.interop.fields import OPTIONAL_NUMBER, Fields
+from nxtools.interop.neuron_records import ById, checked
 from nxtools.records import SETS
 from nxtools.score.figures import short
 from nxtools.stream import Record, dump, parsed
@@ -160,14 +161,13 @@ def _peak(values: Values) -> float:
 
 
 class Exporter:
-    """Batches of what unit lines become: (path, lines) when one is full, and at the end.
-
-    Units of one source come behind each other.
+    """Batches of what unit lines become: (path, bytes) when one is full, when another source comes, and at
+    the end.
     """
 
     def __init__(self) -> None:
         self._source: tuple[str, str] | None = None
-        self._number = 0
+        self._batches: Counter[tuple[str, str]] = Counter()  # written of each source
         self._features = 0
         self._lines: dict[str, list[bytes]] = {kind: [] for kind in KINDS}
 
@@ -178,7 +178,6 @@ class Exporter:
         source = _plain(found[FEATURES][0]["modelId"]), _plain(found[FEATURES][0]["layer"])
         if source != self._source or self._features == BATCH:
             yield from self.finish()
-            self._number = self._number + 1 if source == self._source else 0
             self._source = source
         self._features += 1
         for kind in KINDS:
@@ -189,9 +188,10 @@ class Exporter:
             return
         for kind in KINDS:
             if self._lines[kind]:
-                name = f"v1/{'/'.join(self._source)}/{kind}/batch-{self._number}.jsonl.gz"
+                name = f"v1/{'/'.join(self._source)}/{kind}/batch-{self._batches[self._source]}.jsonl.gz"
                 yield name, sources.gzipped(b"".join(self._lines[kind]))
                 self._lines[kind] = []
+        self._batches[self._source] += 1
         self._features = 0
 
 
@@ -204,9 +204,10 @@ def exported(unit: Record) -> dict[str, list[Record]]:
     """The lines of each kind, of which one is the feature's. InputError for what the format cannot hold."""
     where = unit["unit"]
     kept = unit.get(KEPT)
+    excerpts = checked(unit["excerpts"])
     if isinstance(kept, dict):
         named: Record = {"modelId": where["subject"], "layer": kept["source"], "index": str(where["index"])}
-        shown = {excerpt["id"]: excerpt for excerpt in unit["excerpts"]}
+        shown = ById(excerpts)
         activations = [
             {
                 **_without(one, "excerpt"),
@@ -223,7 +224,7 @@ def exported(unit: Record) -> dict[str, list[Record]]:
             "layer": source,
             "index": str(where["index"]),
         }
-        activations = [named | _activation(excerpt) for excerpt in unit["excerpts"]]
+        activations = [named | _activation(excerpt) for excerpt in excerpts]
         highest = (unit.get("stats") or {}).get("max")
         feature = named | ({} if highest is None else {"maxActApprox": highest})
     explanations = [

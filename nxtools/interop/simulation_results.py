@@ -13,7 +13,7 @@ import numpy as np
 
 from nxtools.interop.dealing import Dealer, digest
 from nxtools.interop.fields import OPTIONAL_NUMBER, Fields
-from nxtools.interop.neuron_records import Excerpt, neuron_id, read_excerpt
+from nxtools.interop.neuron_records import ById, Excerpt, neuron_id, read_excerpt
 from nxtools.records import SETS
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.stream import Record
@@ -103,7 +103,7 @@ def _read_scores(scored: Fields) -> Record:
 
 def written(unit: Record, excerpts: Sequence[Record]) -> Record | None:
     """All explanations of a unit line as one NeuronSimulationResults; None where there are none."""
-    by_id = {excerpt["id"]: excerpt for excerpt in excerpts}
+    by_id = ById(excerpts)
     found = [
         {
             "explanation": entry["text"],
@@ -122,7 +122,7 @@ def written(unit: Record, excerpts: Sequence[Record]) -> Record | None:
     }
 
 
-def _scored_simulation(entry: Record, by_id: dict[str, Record]) -> Record:
+def _scored_simulation(entry: Record, by_id: ById) -> Record:
     """Of the first simulator, whose excerpts top ones come first, as in the format."""
     usable = [s for s in entry.get("simulations") or () if s.get("excerpt") in by_id and "expected" in s]
     chosen = [s for s in usable if s.get("by") == usable[0].get("by")]

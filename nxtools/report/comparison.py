@@ -36,9 +36,7 @@ class Run:
 
     def add(self, record: Record) -> None:
         """InputError for scores that cannot be read, and for a unit that was there before."""
-        unit = full_name(record)
-        if self._by_place:
-            unit = unit.partition(" ")[2]  # without the subject's fingerprint
+        unit = full_name({"unit": {**record["unit"], "fingerprint": ""}} if self._by_place else record)
         if unit in self.layers:
             raise InputError(f"unit {unit_name(record)} is in {self.name} twice", hint="compare single runs")
         if len(self.layers) < COUNTED:

@@ -51,29 +51,37 @@ class Distribution:
 
     def add(self, record: Record) -> None:
         """InputError when the line's scores cannot be read."""
+        found = list(entries(record))
+        drawn = [
+            {figure: drawn_bytes(replicates(score, figure)) for figure, _ in figures(score)}
+            for score in (entry.score or {} for entry in found)
+        ]
+        documents = held_out_documents(record) if self.seen.units < COUNTED else ()
+        self._documents.update(list(documents))
+        # Nothing of the line was taken until here, where all of it has been read.
         layer, name = int(record["unit"]["layer"]), full_name(record)
-        if self.seen.units < COUNTED:
-            self._documents.update(held_out_documents(record))
-        scored = False
-        for entry in entries(record):
-            scored = True
-            score = entry.score
-            if score is None or "error" in score:
+        for entry, of_figures in zip(found, drawn, strict=True):
+            if entry.score is None or "error" in entry.score:
                 self._failed[entry.series, layer] += 1
-                continue
-            by_figure = self._gathered.setdefault(entry.series, {})
-            for figure, value in figures(score):
-                by_layer = by_figure.setdefault(figure, {})
-                gathered = by_layer.get(layer)
-                if gathered is None:
-                    gathered = by_layer[layer] = Gathered()
-                if value is None:
-                    gathered.absent[why_absent(score, figure)] += 1
-                else:
-                    gathered.add(name, value, drawn_bytes(replicates(score, figure)))
-                if type(value) is not int:
-                    self._figures.add(figure)
-        self._count(record, scored)
+            else:
+                self._take(entry.series, entry.score, layer, name, of_figures)
+        self._count(record, bool(found))
+
+    def _take(
+        self, series: Series, score: Record, layer: int, name: str, drawn: dict[str, bytes | None]
+    ) -> None:
+        by_figure = self._gathered.setdefault(series, {})
+        for figure, value in figures(score):
+            by_layer = by_figure.setdefault(figure, {})
+            gathered = by_layer.get(layer)
+            if gathered is None:
+                gathered = by_layer[layer] = Gathered()
+            if value is None:
+                gathered.absent[why_absent(score, figure)] += 1
+            else:
+                gathered.add(name, value, drawn[figure])
+            if type(value) is not int:
+                self._figures.add(figure)
 
     def _count(self, record: Record, scored: bool) -> None:
         self.seen.units += 1
@@ -129,6 +137,7 @@ class Distribution:
             **{f"over_{threshold}": gathered.over(threshold) for threshold in THRESHOLDS},
             "mean_absent_as_0": math.fsum(values) / (len(values) + absent) if len(values) else None,
             "absent": absent,
+            "absent_because": dict(sorted(gathered.absent.items())) or None,
             "failed": self._failures(series, layer),
         }
 

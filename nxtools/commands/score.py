@@ -104,7 +104,7 @@ def main(**options: Any) -> int:
     are printed on stderr, beside baselines and the null: the explanation of the unit before in its layer.
     """
     from nxtools.commands._pools import Pools
-    from nxtools.score.series import SERIES
+    from nxtools.score.series import SERIES, TABLES
     from nxtools.score.summary import Summary
     from nxtools.stage import LocalEngine
 
@@ -113,10 +113,14 @@ def main(**options: Any) -> int:
         other = importlib.import_module(OTHER_METHODS[options["method"]])
         return int(other.run(shared, options))
     check_no_ablation()
-    wanted = {"all": SERIES, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
+    everything = (*SERIES, *TABLES)
+    wanted = {"all": everything, "null": ("explanation", "null"), "none": ("explanation",)}[
+        options["baselines"]
+    ]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    summary = Summary(wanted, perhaps=("paraphrase", "truth", "unrevised"))
+    always = tuple(series for series in wanted if series not in TABLES)
+    summary = Summary(always, perhaps=("paraphrase", "truth", "unrevised", *TABLES))
     ceilings = Ceilings(shared)
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
     step = _step(engine, pools, wanted, of_all, summary, ceilings)
@@ -184,7 +188,7 @@ def _step(
 ) -> Callable[[Record], Step]:
     from nxtools.explain.pattern import to_run
     from nxtools.known import known
-    from nxtools.score.series import VERSION, Job, Target, question, unpacked
+    from nxtools.score.series import TABLES, VERSION, Job, Target, question, unpacked
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
 
@@ -192,7 +196,7 @@ def _step(
         previous = record.pop(PREVIOUS, None)
         if record.get("error") or record.get("dead"):
             return record
-        target = Target(Unit(record), pools.of)
+        target = Target(Unit(record), pools.of, pools.table)
         told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
         for explanation in told:
             start_anew(explanation, "correlation")
@@ -208,7 +212,7 @@ def _step(
         at_hand = pools.digest(target.unit)
         seen = yield from known(target.unit)
         questions = [
-            Question("score", VERSION, question(job, seen.digests, at_hand), engine, job, kind="score")
+            Question("score", VERSION, _fields(job, seen.digests, at_hand), engine, job, kind="score")
             for _, _, _, job in entries
             if not isinstance(job, Failure)
         ]
@@ -232,6 +236,10 @@ def _step(
             with_baselines(record, (entry for _, entry, _, _ in baselines), "correlation")
         return record
 
+    def _fields(job: Job, digests: dict[str, str], at_hand: str | None) -> Record:
+        table = pools.table_digest(job.target.unit, TABLES[job.series]) if job.series in TABLES else None
+        return question(job, digests, at_hand, table)
+
     def _predictions(target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
         """By every simulator whose simulations the explanation carries, or else by running its pattern."""
         found: list[tuple[str, Job | Failure]] = []
@@ -253,6 +261,8 @@ def _step(
     ) -> list[tuple[str, Record, str, Job | Failure]]:
         found: list[tuple[str, Record, str, Job | Failure]] = []
         for series in wanted[1:]:
+            if series in TABLES and pools.table_digest(target.unit, TABLES[series]) is None:
+                continue
             entry: Record = {"name": series, "scores": []}
             if series == "null":
                 if previous is None or previous[1] is None:

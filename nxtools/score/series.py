@@ -1,7 +1,8 @@
 """What a unit is scored with: its explanations, and beside them the baselines and the null.
 
 A *series* is one kind of prediction that is followed over all units of a run: `explanation`, `token-table`,
-`token-list`, and `null`, the explanation of the unit before it in its layer.
+`token-list`, and `null`, the explanation of the unit before it in its layer; `corpus-table` where nx-record
+made one.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ from nxtools.unit import Shown, Unit
 
 if TYPE_CHECKING:
     from nxtools.pool import Shared
+    from nxtools.recordings.table import Column
 
 VERSION = 3  # of the question: raise it when a score would come out differently
 SERIES = ("explanation", "token-table", "token-list", "null")
+TABLES = {"corpus-table": "corpus"}  # series that only a recording with such a table has
 SCORED_ON = "held-out"
 CALIBRATED_ON = "validation"
 
@@ -61,11 +64,17 @@ class Job:
 
 
 class Target:
-    """A unit with its random pool, which is looked up when a score needs it."""
+    """A unit with its random pool and its columns of tables, which are looked up when a score needs them."""
 
-    def __init__(self, unit: Unit, pool_of: Callable[[Unit], Shared | None]) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        pool_of: Callable[[Unit], Shared | None],
+        table_of: Callable[[Unit, str], Column | None] = lambda unit, name: None,
+    ) -> None:
         self.unit = unit
         self._pool_of = pool_of
+        self._table_of = table_of
         self._baselines: dict[int, tuple[TokenValues, TokenValues]] = {}
 
     @cached_property
@@ -108,6 +117,13 @@ class Target:
             signed=self.unit.sign != "+",
         )
 
+    def table(self, series: str) -> TokenValues:
+        """What a table of TABLES predicts. ValueError where there is none."""
+        column = self._table_of(self.unit, TABLES[series])
+        if column is None:
+            raise ValueError(f"no {TABLES[series]} table is at hand")
+        return tables.of_corpus(column.tokens, column.count, column.values)
+
     def baselines(self, literals: int) -> tuple[TokenValues, TokenValues]:
         """The token table and the token list of so many literals."""
         if literals not in self._baselines:
@@ -127,10 +143,13 @@ class Target:
         return self._baselines[literals]
 
 
-def question(job: Job, digests: Mapping[str, str], pool: str | None) -> Record:
+def question(
+    job: Job, digests: Mapping[str, str], pool: str | None, table: list[Any] | None = None
+) -> Record:
     """All that a score depends on.
 
-    digests: of the unit's excerpts, by set; pool: that of the pool that is at hand.
+    digests: of the unit's excerpts, by set; pool: that of the pool that is at hand; table: what names the
+    unit's column of the table that is scored.
     """
     unit = job.target.unit
     fields: Record = {
@@ -146,6 +165,8 @@ def question(job: Job, digests: Mapping[str, str], pool: str | None) -> Record:
     elif job.expected is not None:
         fields["expected"] = _listed(job.expected)
         fields["sign"] = job.sign
+    elif job.series in TABLES:
+        fields["table"] = table
     else:
         fields["literals"] = job.literals
         fields["learned_from"] = [digests["evidence"], digests["validation"]]
@@ -244,6 +265,8 @@ def predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
     if job.text is not None:
         pattern, lexicon = parse(job.text), target.lexicon
         return lambda ids: execute(pattern, ids, lexicon)
+    if job.series in TABLES:
+        return target.table(job.series).predict
     table, named = target.baselines(job.literals)
     chosen = table if job.series == "token-table" else named
     return chosen.predict

@@ -46,7 +46,7 @@ class Importer:
             for where, line in sources.lines(path):
                 try:
                     record = Fields(parsed(line))
-                    if "explanationScoreTypeName" in record.value:
+                    if "explanationScoreTypeName" in record.value or "explanations" in record.value:
                         self.left_out["scores of explanations"] += 1
                         continue
                     feature = record.get("modelId", str), record.get("layer", str), record.index("index")

@@ -91,12 +91,14 @@ def measure(assistant: Any, options: argparse.Namespace) -> dict[str, Any]:
     prefill(assistant, laid_out[:1])  # loads the model
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    busy: dict[str, list[float]] = {name: [] for name in names}
     tokens: dict[str, int] = {}
     for number in range(options.turn, options.turn + options.rounds):
         for name in names[number % 3 :] + names[: number % 3]:
-            begun = time.perf_counter()
+            begun, busy_before = time.perf_counter(), time.process_time()
             tokens[name] = ways[name]()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(round(time.perf_counter() - begun, 2))
+            busy[name].append(round(time.process_time() - busy_before, 2))
     own = sum(len(one.excerpt) for one in laid_out)
     once = len(laid_out[0].prefix) + sum(map(len, {one.explanation for one in laid_out})) + own
     return with_ratios(
@@ -110,23 +112,28 @@ def measure(assistant: Any, options: argparse.Namespace) -> dict[str, Any]:
             "threads": options.threads,
             "tokens": tokens,
             "each_once": tokens["shared"] == once,
-            "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
+            "seconds": seconds,
+            "cpu_seconds": busy,
         }
     )
 
 
 def with_ratios(found: dict[str, Any]) -> dict[str, Any]:
-    """What was measured, and what comes of it."""
+    """What was measured, and what comes of it: of wall time, and of processor time, which a machine that
+    others use as well disturbs less."""
     tokens = found["tokens"]
-    times = {name: statistics.median(values) for name, values in found["seconds"].items()}
-    ratio, gain = tokens["alone"] / tokens["shared"], times["alone"] / times["shared"]
-    per_token = {name: times[name] / tokens[name] for name in times}
-    return found | {
-        "token_ratio": round(ratio, 2),
-        "gain": round(gain, 2),
-        "share_of_ratio": round(gain / ratio, 3),
-        "over_prefill": round(per_token["shared"] / per_token["prefill"], 3),
-    }
+    ratio = tokens["alone"] / tokens["shared"]
+    made = found | {"token_ratio": round(ratio, 2)}
+    for prefix in ("", "cpu_"):
+        times = {name: statistics.median(values) for name, values in found[f"{prefix}seconds"].items()}
+        per_token = {name: times[name] / tokens[name] for name in times}
+        gain = times["alone"] / times["shared"]
+        made |= {
+            f"{prefix}gain": round(gain, 2),
+            f"{prefix}share_of_ratio": round(gain / ratio, 3),
+            f"{prefix}over_prefill": round(per_token["shared"] / per_token["prefill"], 3),
+        }
+    return made
 
 
 def joined(path: Path) -> None:
@@ -135,9 +142,11 @@ def joined(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         found = json.loads(line)
         alike = {name: found[name] for name in list(found)[: list(found).index("seconds")]}
-        seconds = together.setdefault(json.dumps(alike, sort_keys=True), alike | {"seconds": {}})["seconds"]
-        for name, values in found["seconds"].items():
-            seconds.setdefault(name, []).extend(values)
+        empty: dict[str, Any] = {"seconds": {}, "cpu_seconds": {}}
+        sums = together.setdefault(json.dumps(alike, sort_keys=True), alike | empty)
+        for kind in empty:
+            for name, values in found[kind].items():
+                sums[kind].setdefault(name, []).extend(values)
     for found in together.values():
         print(json.dumps(with_ratios(found)))
 

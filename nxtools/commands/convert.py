@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def main(**options: Any) -> int:
     if (options["source"] is None) == (options["target"] is None):
         raise UsageError("either --from or --to says what the other format is")
     allowed(options["allow_errors"], 0)
+    gc.set_threshold(200_000)  # lines are lists and dicts without a cycle among them
     return _import(options) if options["source"] else _export(options)
 
 

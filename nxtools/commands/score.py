@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._ablation import ablation_options, check_no_ablation
-from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused
+from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused, typed
 from nxtools.commands._base import (
     Shared,
     command,
@@ -26,11 +26,13 @@ from nxtools.commands._explained import (
     with_baselines,
     with_previous,
 )
+from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from nxtools.commands._pools import Pools
+    from nxtools.commands._transfer import Transfer
     from nxtools.progress import Progress
     from nxtools.score.summary import Summary
     from nxtools.stage import Counts, Engine, Step
@@ -69,6 +71,16 @@ OTHER_METHODS = {"ablation": "nxtools.commands._ablation"}
     default="all",
     show_default=True,
     help="Score the token table, token list and null beside the explanation, only the null, or nothing.",
+)
+@click.option(
+    "--explanations-from", metavar="FILE", help="Score the explanations of another run on these units."
+)
+@click.option(
+    "--map",
+    type=click.Choice(["same", "shift"]),
+    default="same",
+    show_default=True,
+    help="Whose explanation of that run a unit gets: its namesake's, or the next one's in the layer.",
 )
 @click.option(
     "--calibration",
@@ -125,16 +137,31 @@ def main(**options: Any) -> int:
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
     step = _step(engine, pools, wanted, of_all, summary, ceilings)
 
+    transfer = _transfer(options)
+
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
+        units = units if transfer is None else transfer(units)
         return with_previous(units) if "null" in wanted else units
 
     def say(progress: Progress, counts: Counts) -> None:
         _say(progress, counts, summary, ceilings)
+        if transfer is not None and transfer.without:
+            progress.say(transfer.told())
 
     if options["simulator"] != "pattern":
         return _by_model(shared, options, step, prepare, say)
     check_unused("patterns", "simulation")
     return run_units(shared, lambda store: step, prepare=prepare, finish=say)
+
+
+def _transfer(options: dict[str, Any]) -> Transfer | None:
+    if options["explanations_from"] is None:
+        for name in typed("map"):
+            raise UsageError(f"--{name} goes with --explanations-from")
+        return None
+    from nxtools.commands._transfer import Transfer
+
+    return Transfer(options["explanations_from"], shift=options["map"] == "shift")
 
 
 def _by_model(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nxtools.pattern.learn import Learner
+    from nxtools.recordings.table import Table
     from nxtools.simulate.tables import PoolIndex as TokenIndex
 
 
@@ -23,6 +24,7 @@ class Shared:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self._names: dict[str, list[str]] = {}
+        self._learners: dict[str | None, Learner] = {}
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -35,18 +37,27 @@ class Shared:
 
         return TokenIndex(self.pool.ids("evidence"), self.pool.ids("validation"))
 
-    @cached_property
+    @property
     def learner(self) -> Learner:
-        """Of patterns."""
-        from nxtools.pattern.learn import Learner
+        """Of patterns, from what the pool says."""
+        return self.learner_with(None)
 
-        return Learner(
-            self.lexicon,
-            self.pool.ids("evidence"),
-            self.pool.counted("evidence"),
-            self.pool.ids("validation"),
-            self.pool.counted("validation"),
-        )
+    def learner_with(self, table: Table | None) -> Learner:
+        """Of patterns, with the tokens of a corpus table."""
+        name = None if table is None else table.digest
+        if name not in self._learners:
+            from nxtools.pattern.corpus import Counted
+            from nxtools.pattern.learn import Learner
+
+            self._learners[name] = Learner(
+                self.lexicon,
+                self.pool.ids("evidence"),
+                self.pool.counted("evidence"),
+                self.pool.ids("validation"),
+                self.pool.counted("validation"),
+                None if table is None else Counted(table.tokens, table.count),
+            )
+        return self._learners[name]
 
     def names(self, which: str) -> list[str]:
         """Of the excerpts of a set's part of the pool."""

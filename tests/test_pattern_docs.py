@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from nxtools.errors import InputError
-from nxtools.pattern.atoms import CLASSES
+from nxtools.pattern.atoms import CLASSES, FORMS, LIKENESSES
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import LEVELS, Budget
 from nxtools.pattern.language import parse
-from nxtools.pattern.lexicon import ALIKE
 from nxtools.pattern.reading import WORDS_FOR_LEVELS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "pattern-language.md").read_text(encoding="utf-8")
@@ -58,13 +57,15 @@ def test_what_is_refused_is_refused_as_shown(typed: str, answer: str) -> None:
 
 def test_the_table_names_every_class_and_form() -> None:
     named = [written.strip("`") for written, _ in table(r"written \| stands for")]
-    assert set(named) == {'"ing"', 'ending "ing"', 'starting " un"', 'like " said"', *CLASSES}
+    likenesses = {f'{form} " said"' for form in LIKENESSES}
+    assert set(named) == {'"ing"', 'ending "ing"', 'starting " un"', *likenesses, *CLASSES}
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert f"at most {Budget().literals} *literals*" in PAGE
     assert f"{Budget().characters} characters" in PAGE
     assert ", ".join(f"{level / 10:g}" for level in LEVELS[::-1]) in PAGE
-    assert f"{ALIKE:g}/√d" in PAGE
+    assert all(f"{deviations:g}/√d" in PAGE for deviations in LIKENESSES.values())
+    assert all(f'"{form}"' in PAGE for form in FORMS if form not in ("token", "class"))
     words = ", ".join(f"{word} ({level // 10})" for word, level in WORDS_FOR_LEVELS.items())
     assert words in PAGE

@@ -106,6 +106,21 @@ def test_like_takes_the_tokens_whose_embedding_points_the_same_way() -> None:
     assert execute(parse('like "absent" (10)'), ids, lexicon).tolist() == [[0] * 6]
 
 
+def test_a_closer_likeness_has_fewer_tokens_and_says_more() -> None:
+    """In 100 dimensions tokens are roughly alike from a cosine of 0.3 on, alike from 0.5, much from 0.7."""
+    cosines = np.array([1.0, 0.75, 0.55, 0.35, 0.2])
+    embedding = np.zeros((10, 100))
+    embedding[:5, 0], embedding[:5, 1] = cosines, np.sqrt(1 - cosines**2)
+    embedding[5:] = -embedding[:5]  # so that the mean is nothing
+    lexicon = Lexicon([f" {letter}" for letter in "abcdefghij"], embedding)
+    ids = np.arange(10)[None]
+    for form, members in (("much-like", 2), ("like", 3), ("roughly-like", 4)):
+        said = execute(parse(f'{form} " a" (10)'), ids, lexicon)[0]
+        assert said.tolist() == [1.0] * members + [0.0] * (10 - members)
+    both = execute(parse('much-like " a" (5); roughly-like " a" (2)'), ids, lexicon)[0]
+    np.testing.assert_allclose(both[:5], [0.7, 0.7, 0.2, 0.2, 0.0], atol=1e-6)
+
+
 def test_like_without_an_embedding_is_an_error_and_not_a_guess() -> None:
     with pytest.raises(InputError, match="embedding"):
         execute(parse('like "a" (10)'), np.zeros((1, 2), dtype=np.int32), ["a"])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nxtools.errors import InputError
+from nxtools.pattern.atoms import FORMS
 from nxtools.pattern.language import CLASSES, Atom, Pattern, Rule, parse, token
 
 HOSTILE = [
@@ -30,7 +31,7 @@ HOSTILE = [
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=8), st.text("\"'\\nu{}", min_size=1))
 atoms = st.one_of(
     st.builds(token, texts),
-    st.builds(Atom, st.sampled_from(["ending", "starting", "like"]), texts),
+    st.builds(Atom, st.sampled_from([form for form in FORMS if form not in ("token", "class")]), texts),
     st.builds(Atom, st.just("class"), st.sampled_from(sorted(CLASSES))),
 )
 steps = st.lists(atoms, min_size=1, max_size=4).map(tuple)

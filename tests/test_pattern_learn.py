@@ -185,8 +185,9 @@ def test_the_running_sums_of_the_search_are_those_of_its_predictions(
     index = PoolIndex(pool, everywhere, LEXICON)
     of_own, contexts = index.lookup(mine, np.ones(mine.shape, dtype=bool))
     values = np.random.default_rng(seed).exponential(size=pool.size + mine.size)
-    weights = np.where(np.arange(len(values)) < pool.size, 1.0, 3.0)
-    search = _Search(index, Evidence(contexts, values, weights, of_own), 2.0)
+    weights = np.random.default_rng(seed + 2).uniform(0.2, 3.0, len(values))
+    trust = np.random.default_rng(seed + 3).uniform(0.5, 2.0, len(contexts) + 1)
+    search = _Search(index, Evidence(contexts, values, weights, of_own, trust), 2.0)
     kinds = Kinds(LEXICON, index.contexts.token[: index.alone], index.alone)
     if use_kinds and len(kinds):
         everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)

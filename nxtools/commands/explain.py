@@ -187,7 +187,10 @@ class Learner:
     def __call__(self, units: list[Any]) -> list[Any]:
         from nxtools.explain.pattern import explain
 
-        return [explain(unit, self.pools.of(unit), self.budget) for unit in units]
+        return [
+            explain(unit, self.pools.of(unit), self.budget, self.pools.table(unit, "corpus"))
+            for unit in units
+        ]
 
 
 def _step(engine: Engine, pools: Pools, budget: Budget) -> Callable[[Record], Step]:
@@ -200,13 +203,15 @@ def _step(engine: Engine, pools: Pools, budget: Budget) -> Callable[[Record], St
         if record.get("dead") or record.get("error"):
             return record
         unit = Unit(record)
-        pool = pools.digest(unit)
-        fields = question(unit, (yield from known(unit)).digests, pool, budget)
+        pool, table = pools.digest(unit), pools.table_digest(unit, "corpus")
+        fields = question(unit, (yield from known(unit)).digests, pool, budget, table)
         (answer,) = yield [Question("explain.pattern", VERSION, fields, engine, unit, kind="explanation")]
         by = {"explainer": "pattern", "version": VERSION, "literals": budget.literals}
         if budget.characters is not None:
             by["characters"] = budget.characters
         by["pool"] = pool is not None
+        if table is not None:
+            by["table"] = "corpus"
         if isinstance(answer, Failure):
             return _with(record, {"by": by, "error": answer.record()})
         text = answer.pop("text")

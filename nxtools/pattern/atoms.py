@@ -6,11 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Form = Literal["token", "starting", "ending", "like", "class"]
+Form = Literal["token", "starting", "ending", "much-like", "like", "roughly-like", "class"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 # How much an atom says about a token, from least to most; `anything` says nothing at all.
-SPECIFICITY: dict[Form, int] = {"class": 1, "like": 2, "ending": 3, "starting": 3, "token": 4}
+SPECIFICITY: dict[Form, int] = {
+    "class": 1,
+    "roughly-like": 2,
+    "like": 3,
+    "much-like": 4,
+    "ending": 5,
+    "starting": 5,
+    "token": 6,
+}
+
+# How far the embeddings of alike tokens are from having nothing to do with each other, in deviations of what
+# is usual among tokens that have not: two in seven hundred pairs of those are roughly alike.
+LIKENESSES: dict[Form, float] = {"much-like": 7.0, "like": 5.0, "roughly-like": 3.0}
 
 # Printed as they are, the class words are the bare words of the language (everything else is in quotes).
 CLASSES: dict[str, Callable[[str], bool]] = {

@@ -16,6 +16,7 @@ from nxtools.pattern.sentence import FULL, Pattern, Rule
 # Levels that a learned pattern uses, a factor of about 1.5 apart: near strengths merge into one group, and
 # the sentence is shorter, for 0.002 of the score (round tenths of the scale would cost ten times that).
 LEVELS = np.array([0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100])
+NEAR_ZERO = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Fit:
         before = self._before(chosen)
         values, background, otherwise = self._values(chosen, before)
         scale = float(np.abs(np.append(values, otherwise)).max()) or 1.0
-        *levels, rest = rounded(np.append(values, otherwise) / scale)
+        levels, rest = levels_around(values / scale, otherwise / scale)
         rules = []
         for place, choice in enumerate(chosen):
             if choice.kind >= 0:
@@ -119,8 +120,9 @@ class Fit:
         for place, shorter in before.items():
             head = self.contexts.head[chosen[place].context]
             prior = background[head] if shorter is None else values[shorter]
-            whole = (all_total[place] + self.shrink * prior) / (all_weight[place] + self.shrink)
-            values[place] = (total[place] + self.shrink * whole) / (weight[place] + self.shrink)
+            trust = self.evidence.trust[chosen[place].context]
+            whole = (all_total[place] + trust * prior) / (all_weight[place] + trust)
+            values[place] = (total[place] + trust * whole) / (weight[place] + trust)
         return values, background, otherwise
 
     def _before(self, chosen: list[Choice]) -> dict[int, int | None]:
@@ -159,6 +161,20 @@ class Fit:
         background = np.zeros(len(weight))
         background[heads] = (solution[:, None] * design).sum(axis=0)
         return background, float(solution[0]), solution[1:]
+
+
+def levels_around(shares: NDArray[np.float64], otherwise: float) -> tuple[list[int], int]:
+    """Levels of values and of the background, as shares of the scale (-1 to 1).
+
+    The finest steps are near the background, where most of the text is, so distances from it are rounded.
+    """
+    (rest,) = rounded(np.array([otherwise]))
+    if abs(rest) < NEAR_ZERO:
+        return rounded(shares), rest
+    steps = np.rint(np.clip(rest + np.array(rounded(shares - otherwise), int), -FULL, FULL))
+    steps[np.abs(shares) >= 1] = FULL * np.sign(shares[np.abs(shares) >= 1])
+    levels: list[int] = steps.astype(int).tolist()
+    return levels, rest
 
 
 def rounded(shares: NDArray[np.float64]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.pattern.atoms import CLASSES, Atom
+from nxtools.pattern.atoms import CLASSES, Atom, Form
 from nxtools.pattern.lexicon import Ids, Lexicon
 
 ENDINGS = (1, 2, 3)  # lengths in characters
@@ -22,11 +22,13 @@ Floats = NDArray[np.float64]
 class Kinds:
     """Candidate kinds of the tokens `ids` (one id for each text), numbered; members are places in `ids`.
 
-    `like` has the first `exemplars` tokens, and none without an embedding.
+    Likenesses have the first `exemplars` tokens, and none without an embedding.
     """
 
-    def __init__(self, lexicon: Lexicon, ids: Ids, exemplars: int) -> None:
-        self.lexicon, self.ids = lexicon, ids
+    def __init__(
+        self, lexicon: Lexicon, ids: Ids, exemplars: int, likenesses: tuple[Form, ...] = ("like",)
+    ) -> None:
+        self.lexicon, self.ids, self._likenesses = lexicon, ids, likenesses
         spelled: dict[Atom, list[int]] = {}
         for place, id in enumerate(ids):
             for atom in _spelled(lexicon.texts[id]):
@@ -36,10 +38,11 @@ class Kinds:
         if lexicon.has_embedding:
             for first in range(0, exemplars, BLOCK):
                 block = self._exemplars[first : first + BLOCK]
-                for id, alike in zip(block, lexicon.likeness(block, ids), strict=True):
+                for id, cosines in zip(block, lexicon.cosines(block, ids), strict=True):
                     text = lexicon.texts[id]
                     if text is not None:
-                        named[Atom("like", text)] = np.flatnonzero(alike)
+                        for form in likenesses:
+                            named[Atom(form, text)] = np.flatnonzero(cosines >= lexicon.alike(form))
         named = {atom: places for atom, places in named.items() if FEWEST <= len(places) < len(ids)}
         self.atoms = list(named)
         self._number = {atom: number for number, atom in enumerate(self.atoms)}
@@ -72,8 +75,10 @@ class Kinds:
         if kinds is None:
             atoms = list(_spelled(self.lexicon.texts[id]))
             if self.lexicon.has_embedding:
-                alike = self._exemplars[self.lexicon.likeness(self._exemplars, np.array([id]))[:, 0]]
-                atoms += [Atom("like", text) for text in map(self.lexicon.texts.__getitem__, alike) if text]
+                cosines = self.lexicon.cosines(self._exemplars, np.array([id]))[:, 0]
+                for form in self._likenesses:
+                    alike = self._exemplars[cosines >= self.lexicon.alike(form)]
+                    atoms += [Atom(form, text) for text in map(self.lexicon.texts.__getitem__, alike) if text]
             found = [self._number[atom] for atom in atoms if atom in self._number]
             kinds = self._of_id[id] = np.array(found, dtype=np.intp)
         return kinds

@@ -8,16 +8,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.pattern.execute import names
+from nxtools.pattern.atoms import LIKENESSES, Form
+from nxtools.pattern.corpus import Corpus, Counted, Means
+from nxtools.pattern.execute import execute, names
 from nxtools.pattern.fit import Budget, Fit
 from nxtools.pattern.index import PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.select import Check, Evidence, select
+from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, Check, Evidence, select
 from nxtools.pattern.sentence import Pattern
+from nxtools.score.correlation import correlation, excerpt_sums
 
-OWN_WEIGHT = 3.0  # of a position of the unit's own excerpts, against one of the pool
 SHRINK = 2.0  # positions' worth of trust in the next shorter context
+
+# How much a position of the unit's own excerpts weighs against one of the pool. Where a corpus table says
+# what single tokens do, more or less of it may be better, and validation chooses.
+OWN_WEIGHT = 3.0
+OWN_WEIGHTS = (2.0, 6.0)
 
 
 class Sample(NamedTuple):
@@ -47,16 +54,21 @@ class Learner:
         pool_valid: NDArray[np.bool_],
         validation_ids: NDArray[np.integer],
         validation_valid: NDArray[np.bool_],
+        counted: Counted | None = None,
     ) -> None:
-        """Ids (E, T) of the evidence and validation pools, and which positions are not left out."""
+        """Ids (E, T) of the evidence and validation pools, and which positions are not left out; and where
+        there is a corpus table, its tokens."""
         self.lexicon, self.ids = lexicon, pool_ids
-        self.index = PoolIndex(pool_ids, pool_valid, lexicon)
+        self.corpus = None if counted is None else Corpus(lexicon, pool_ids, pool_valid, counted)
+        self.index = PoolIndex(pool_ids, pool_valid, lexicon) if self.corpus is None else self.corpus.index
         self.valid, self.validation_valid = pool_valid, validation_valid
+        self.validation_ids = validation_ids
         alone = self.index.contexts.token[: self.index.alone]
         same_text = lexicon.one_per_text()
         ids = same_text[validation_ids]
         extra = np.setdiff1d(ids, alone)
-        self.kinds = Kinds(lexicon, np.concatenate([alone, extra]), len(alone))
+        likenesses: tuple[Form, ...] = ("like",) if self.corpus is None else tuple(LIKENESSES)
+        self.kinds = Kinds(lexicon, np.concatenate([alone, extra]), len(alone), likenesses)
         self._place = np.full(len(lexicon), -1)
         self._place[self.kinds.ids] = np.arange(len(self.kinds.ids))
         self._place = self._place[same_text]
@@ -70,27 +82,60 @@ class Learner:
         validation_pool: NDArray[np.float32],
         budget: Budget | None = None,
         *,
+        means: Means | None = None,
         use_kinds: bool = True,
         own_weight: float = OWN_WEIGHT,
         shrink: float = SHRINK,
     ) -> Learned:
-        """`own`, `pool` (E, T): the evidence. `validation`, `validation_pool`: only to check kinds."""
+        """`own`, `pool` (E, T), `means`: the evidence. `validation`, `validation_pool`: what kinds and
+        weights are checked on. `means` come with a learner that knows their tokens."""
         budget = budget or Budget()
-        evidence = self._evidence(own, pool, own_weight)
-        check = self._check(validation, validation_pool, own_weight)
         kinds = self.kinds if use_kinds else None
-        choices = select(
-            self.index, evidence, budget.literals + budget.literals // 3 + 1, shrink, kinds, check
-        )
-        pattern, scale = Fit(self.index, evidence, choices, shrink, kinds).within(budget)
-        return Learned(pattern, scale, self._coverage(pattern, Sample(self.ids, pool), own))
+        check = self._check(validation, validation_pool, own_weight)
 
-    def _evidence(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Evidence:
+        def learned(weight: float) -> tuple[Pattern, float]:
+            evidence = self._evidence(own, pool, weight, shrink, means)
+            most = budget.literals + budget.literals // 3 + 1
+            gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
+            choices = select(self.index, evidence, most, shrink, kinds, check, gain)
+            return Fit(self.index, evidence, choices, shrink, kinds).within(budget)
+
+        if means is None:
+            pattern, scale = learned(own_weight)
+        else:
+            found = [learned(weight) for weight in OWN_WEIGHTS]
+            pattern, scale = max(found, key=lambda one: self._fits(one[0], validation, validation_pool))
+        return Learned(pattern, scale, self.coverage(pattern, Sample(self.ids, pool), own))
+
+    def _fits(self, pattern: Pattern, own: Sample, pool: NDArray[np.float32]) -> float:
+        """How well a pattern predicts validation: the mean of the correlation on the pool and that on the
+        unit's own excerpts with as many of the pool."""
+        few = len(own.ids)
+        mixed = Sample(
+            np.concatenate([own.ids, self.validation_ids[:few]]),
+            np.concatenate([own.activations, pool[:few]]),
+        )
+        return sum(
+            _correlation(execute(pattern, ids, self.lexicon), truth)
+            for ids, truth in (mixed, Sample(self.validation_ids, pool))
+        )
+
+    def _evidence(
+        self, own: Sample, pool: NDArray[np.float32], own_weight: float, shrink: float, means: Means | None
+    ) -> Evidence:
         valid = ~np.isnan(own.activations)
         numbers, contexts = self.index.lookup(own.ids, valid)
-        mine, shared = own.activations[valid], pool[self.valid]
-        weights = np.concatenate([np.ones(len(shared)), np.full(len(mine), own_weight)])
-        return Evidence(contexts, np.concatenate([shared, mine]).astype(np.float64), weights, numbers)
+        trust = np.full(len(contexts) + 1, shrink)
+        if means is None:
+            shared = pool[self.valid].astype(np.float64)
+            weights = np.ones(len(shared))
+        else:
+            assert self.corpus is not None
+            shared, weights = self.corpus.values(pool, means), self.corpus.weight
+            trust[: len(self.index.contexts)] *= self.corpus.observed
+        mine = own.activations[valid].astype(np.float64)
+        weights = np.concatenate([weights, np.full(len(mine), own_weight)])
+        return Evidence(contexts, np.concatenate([shared, mine]), weights, numbers, trust)
 
     def _check(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Check:
         valid = ~np.isnan(own.activations)
@@ -103,10 +148,17 @@ class Learner:
         size = len(self.kinds.ids)
         return Check(totals(places, weights, size), totals(places, weights * values, size))
 
-    def _coverage(self, pattern: Pattern, *evidence: Sample) -> float | None:
+    def coverage(self, pattern: Pattern, *evidence: Sample) -> float | None:
+        """The share of the squared activation that lies where a rule matches; None where there is none."""
         named = total = 0.0
         for sample in evidence:
             squares = np.nan_to_num(sample.activations.astype(np.float64)) ** 2
             total += float(squares.sum())
             named += float(squares[names(pattern, sample.ids, self.lexicon)].sum())
         return named / total if total else None
+
+
+def _correlation(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    """Over all positions that count; 0 where there is none."""
+    found = correlation(excerpt_sums(truth, predicted).sum(axis=0))
+    return float(np.nan_to_num(found))

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import InputError
-from nxtools.pattern.atoms import CLASSES, Atom
+from nxtools.pattern.atoms import CLASSES, LIKENESSES, Atom, Form
 
 Ids = NDArray[np.intp]
 
 # Centred embeddings of two tokens that have nothing to do with each other have a cosine of about
-# 0 +- 1/sqrt(dimensions); from this many of those deviations on, they are alike. With few dimensions that
-# would be more than the cosine can be.
-ALIKE = 5.0
+# 0 +- 1/sqrt(dimensions). With few dimensions, several of those deviations would be more than it can be.
 ALIKE_AT_MOST = 0.9
 
 
@@ -63,22 +61,26 @@ class Lexicon:
             first[ids] = ids[0]
         return first
 
-    def likeness(self, ids: Ids, others: Ids) -> NDArray[np.bool_]:
-        """(ids, others): whether the embeddings of two tokens are alike. Raises InputError without them."""
+    def cosines(self, ids: Ids, others: Ids) -> NDArray[np.float32]:
+        """(ids, others): of the embeddings of tokens. Raises InputError without them."""
         if self._directions is None:
             raise InputError("`like` needs the subject's embedding")
-        threshold = min(ALIKE / np.sqrt(self._directions.shape[1]), ALIKE_AT_MOST)
-        alike: NDArray[np.bool_] = self._directions[ids] @ self._directions[others].T >= threshold
-        return alike
+        cosines: NDArray[np.float32] = self._directions[ids] @ self._directions[others].T
+        return cosines
+
+    def alike(self, form: Form) -> float:
+        """The cosine from which on two tokens are alike."""
+        assert self._directions is not None
+        return min(LIKENESSES[form] / float(np.sqrt(self._directions.shape[1])), ALIKE_AT_MOST)
 
     def _find(self, atom: Atom) -> Sequence[int] | Ids:
         exact = self._by_text.get(atom.text, [])
         if atom.form == "token":
             return exact
-        if atom.form == "like":
+        if atom.form in LIKENESSES:
             within = np.arange(0 if self._directions is None else len(self._directions))
-            alike = self.likeness(np.array(exact[:1], dtype=np.intp), within)
-            return np.union1d(exact, np.flatnonzero(alike.any(axis=0)))
+            cosines = self.cosines(np.array(exact[:1], dtype=np.intp), within)
+            return np.union1d(exact, np.flatnonzero((cosines >= self.alike(atom.form)).any(axis=0)))
         if atom.form == "starting":
             return [
                 id for id, text in enumerate(self.texts) if text is not None and text.startswith(atom.text)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from nxtools.errors import InputError
-from nxtools.pattern.atoms import CLASSES, Atom, Form
+from nxtools.pattern.atoms import CLASSES, FORMS, Atom, Form
 from nxtools.pattern.sentence import FULL, Context, Pattern, Rule
 
 WORDS_FOR_LEVELS = {"very strong": 100, "strong": 80, "moderate": 50, "weak": 20, "faint": 10, "none": 0}
-_SPELLINGS: dict[str, Form] = {"starting": "starting", "ending": "ending", "like": "like"}
+_SPELLINGS: dict[str, Form] = {form: form for form in FORMS if form not in ("token", "class")}
 _GRAMMAR = {
     "after",
     "and",

@@ -18,6 +18,7 @@ from nxtools.pattern.kinds import Kinds
 # A kind must remove about twice the error that a token must: tokens that it covers are often named later,
 # one by one, and what it did for them is wasted.
 KIND_GAIN = 0.55
+KIND_GAIN_BY_MEANS = 0.8  # where the means of all its tokens are known
 # Contexts that gain nearly as much as the best one are taken with it: several times faster, as good.
 NEARLY = 0.7
 SIZES = np.arange(1, LONGEST + 1)
@@ -31,12 +32,14 @@ class Evidence:
     """A unit's evidence: first the valid positions of the pool, then those of its own excerpts.
 
     values, weights: (positions,). of_own: (own positions, LONGEST) contexts, -1 for none.
+    trust: (contexts + 1,) the weight that the prediction so far has against a new rule.
     """
 
     contexts: Contexts
     values: Floats
     weights: Floats
     of_own: Numbers
+    trust: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,21 @@ class Choice:
 
 
 def select(
-    index: PoolIndex, evidence: Evidence, literals: int, shrink: float, kinds: Kinds | None, check: Check
+    index: PoolIndex,
+    evidence: Evidence,
+    literals: int,
+    shrink: float,
+    kinds: Kinds | None,
+    check: Check,
+    kind_gain: float = KIND_GAIN,
 ) -> list[Choice]:
     """Rules in the order of choice, until they name `literals` tokens and kinds or nothing is left to gain.
 
-    `shrink`: how many positions' worth of trust the prediction so far has against a new rule.
+    `shrink`: how many positions' worth of trust the prediction so far has against a new kind.
     """
     search = _Search(index, evidence, shrink)
     if kinds is not None and len(kinds):
-        search.consider(kinds, check)
+        search.consider(kinds, check, kind_gain)
     choices: list[Choice] = []
     while search.spent < literals and (taken := search.step()):
         choices += taken
@@ -89,6 +98,7 @@ class _Search:
     def __init__(self, index: PoolIndex, evidence: Evidence, shrink: float) -> None:
         contexts, values, weights = evidence.contexts, evidence.values, evidence.weights
         self.index, self.evidence, self.shrink = index, evidence, shrink
+        self.trust = evidence.trust
         self.none = len(contexts)
         self.pool = len(index.of_position)
         self.free_weight = float(weights.sum())
@@ -99,7 +109,7 @@ class _Search:
         of_own = np.where(evidence.of_own < 0, self.none, evidence.of_own).ravel()
         self.weight = totals(of_own, np.repeat(weights[self.pool :], LONGEST), self.none + 1)
         self.sum = totals(of_own, np.repeat(residuals[self.pool :], LONGEST), self.none + 1)
-        self.weight[: len(index.contexts)] += index.counts
+        self.weight[: len(index.contexts)] += index.sums(weights[: self.pool])
         self.sum[: len(index.contexts)] += index.sums(residuals[: self.pool])
         self.sum[self.none] = self.weight[self.none] = 0
         self.free = self.weight.copy()
@@ -111,7 +121,7 @@ class _Search:
         self.total = float((residuals * (values - mean)).sum())
         self.kinds: Kinds | None = None
 
-    def consider(self, kinds: Kinds, check: Check) -> None:
+    def consider(self, kinds: Kinds, check: Check, kind_gain: float = KIND_GAIN) -> None:
         """Let kinds compete with contexts."""
         contexts, alone = self.evidence.contexts, self.index.alone
         added = np.flatnonzero(contexts.length[len(self.index.contexts) :] == 1) + len(self.index.contexts)
@@ -123,14 +133,14 @@ class _Search:
         for head, of in self.kinds_of_added.items():
             self.kind_sum[of] += self.sum[head]
             self.kind_weight[of] += self.free[head]
-        self.kind_open = np.full(len(kinds), KIND_GAIN)
+        self.kind_open = np.full(len(kinds), kind_gain)
         self.check_weight = check.weight.copy()
         self.check_sum = check.sum.copy()
         self.check_background = np.full(len(kinds.ids), self.background[0])
 
     def step(self) -> list[Choice]:
         """Take the best kind, or the best context and those nearly as good that do not touch it."""
-        gains = self.sum * self.sum / ((self.weight + self.shrink) * self.cost)
+        gains = self.sum * self.sum / ((self.weight + self.trust) * self.cost)
         best = float(gains.max())
         worth = WORTH * self.total
         while self.kinds is not None:
@@ -185,7 +195,7 @@ class _Search:
     def _take_contexts(self, numbers: Numbers) -> list[Choice]:
         """Take contexts of different heads, which share no positions."""
         lengths, heads = self.evidence.contexts.length[numbers], self.evidence.contexts.head[numbers]
-        steps = self.sum[numbers] / (self.weight[numbers] + self.shrink)
+        steps = self.sum[numbers] / (self.weight[numbers] + self.trust[numbers])
         which, positions, rows = self._positions(numbers, lengths)
         values, weights = self.evidence.values[positions], self.evidence.weights[positions]
         taken = self.taken[positions]

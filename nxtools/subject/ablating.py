@@ -65,6 +65,7 @@ class Ablator:
         for key in wanted:
             by_length[len(key[0]), key[1]].append(key)
         for keys in by_length.values():
+            keys.sort(key=lambda key: key not in self._originals)  # those at hand first, before they go
             for first in range(0, len(keys), CONTEXTS):
                 chunk = keys[first : first + CONTEXTS]
                 originals = self._of(chunk, patcher)

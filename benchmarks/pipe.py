@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 RUNS = 3
@@ -31,7 +33,8 @@ def main() -> None:
         os.environ["NXTOOLS_CACHE"] = str(Path(folder, "cache"))
         os.environ["OMP_NUM_THREADS"] = "1"
         files = {
-            name: str(Path(folder, f"{name}.jsonl")) for name in ("recorded", "units", "explained", "scored")
+            name: str(Path(folder, f"{name}.jsonl"))
+            for name in ("recorded", "units", "explained", "simulated", "scored")
         }
         source = ["--subject", options.subject, "--excerpts", str(options.excerpts), options.text]
         run(["nx-record", *source, "-o", files["recorded"]])
@@ -41,6 +44,7 @@ def main() -> None:
         units = Path(files["units"]).read_bytes().count(b"\n")
         explain = ["nx-explain", "-j1", files["units"], "-o", files["explained"]]
         alone = ["nx-score", "--baselines", "none", files["explained"], "-o", files["scored"]]
+        simulated = ["nx-score", "--baselines", "none", files["simulated"], "-o", files["scored"]]
         score = ["nx-score", files["explained"], "-o", files["scored"]]
         print(f"{units} units, {Path(files['units']).stat().st_size / units / 1000:.0f} kB a line\n")
         print("| what | units/s, wall | units/s, CPU |\n|---|---|---|")
@@ -52,6 +56,9 @@ def main() -> None:
             units,
             [[*explain, "--refresh"], [*alone, "--refresh"]],
         )
+        run(explain), run(["nx-simulate", files["explained"], "-o", files["simulated"]]), run(simulated)
+        unscored = without_scores(Path(folder, "cache"))
+        show("nx-score --baselines none of simulated units, no score stored", units, [simulated], unscored)
         show("nx-score with baselines and null, fresh", units, [[*score, "--refresh"]])
         run(explain), run(score)
         seconds = [second_run(source, files["scored"]) for _ in range(RUNS)]
@@ -82,8 +89,25 @@ def timed(commands: list[list[str]]) -> tuple[float, float]:
     return time.perf_counter() - begun, cpu
 
 
-def show(name: str, units: int, commands: list[list[str]]) -> None:
-    walls, cpus = zip(*(timed(commands) for _ in range(RUNS)), strict=True)
+def without_scores(cache: Path) -> Callable[[], None]:
+    """Takes the scores out of a store, and leaves what else the commands of a pipe know."""
+
+    def forget() -> None:
+        with sqlite3.connect(cache / "index.sqlite") as index:
+            of_scores = "(SELECT digest FROM blobs WHERE kind = 'score')"
+            index.execute(f"DELETE FROM memo WHERE answer IN {of_scores}")
+            index.execute("DELETE FROM blobs WHERE kind = 'score'")
+        index.close()
+
+    return forget
+
+
+def show(name: str, units: int, commands: list[list[str]], before: Callable[[], None] = lambda: None) -> None:
+    taken = []
+    for _ in range(RUNS):
+        before()
+        taken.append(timed(commands))
+    walls, cpus = zip(*taken, strict=True)
     print(
         f"| {name} | {units / statistics.median(walls):.0f} | {units / statistics.median(cpus):.0f} |",
         flush=True,

@@ -8,6 +8,7 @@ and moved to have its mean; a token that the pool lacks gets a position that not
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.lexicon import Lexicon
 
 
-class Counted(NamedTuple):
+@dataclass(frozen=True)
+class Counted:
     """Tokens (T,) and how often all the evidence has each (T,)."""
 
     tokens: NDArray[np.integer]

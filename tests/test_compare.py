@@ -225,10 +225,8 @@ def test_scores_by_other_methods_are_other_numbers() -> None:
 
 def test_plots_and_markdown(run: Shell, tmp_path: Path) -> None:
     files = write(tmp_path, a=explained(count=8), b=explained(1, count=8), c=explained(2, count=8))
-    for name in ("a.svg", "b.svg"):
-        done = run("nx-compare", "-q", "--plot", name, "--format", "markdown", *files.values())
-        assert done.returncode == 0 and done.stdout.decode().count("\n") == 2 + 2 * 3
-    assert run("cat", "a.svg").stdout == run("cat", "b.svg").stdout
+    done = run("nx-compare", "-q", "--plot", "a.svg", "--format", "markdown", *files.values())
+    assert done.returncode == 0 and done.stdout.decode().count("\n") == 2 + 2 * 3
     assert f"{files['a']} - {files['c']} (n = 8)" in run("cat", "a.svg").stdout.decode()
 
 

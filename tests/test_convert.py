@@ -23,7 +23,7 @@ from nxtools.interop.neuron_explainer import Importer, exported
 from nxtools.records import SETS, check_unit
 from nxtools.stream import dump
 
-patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def imported(objects: list[Record]) -> list[Record]:
@@ -215,6 +215,21 @@ def test_our_units_become_records_and_results_with_known_scores(run: Run) -> Non
         )
         assert found["rsquared_score"] == pytest.approx(1 - 27 / 17, abs=1e-12)
         assert found["absolute_dev_explained_score"] == pytest.approx(1 - 7 / 5, abs=1e-12)
+
+
+def test_our_excerpts_go_there_and_back_with_every_number(run: Run) -> None:
+    there, back = "nx-convert -q --to neuron-explainer", "nx-convert -q --from neuron-explainer"
+    done = run(f"{there} {UNITS} | {back}")
+    assert (done.returncode, done.stderr) == (0, b"")
+    for line, found in zip(UNITS.read_bytes().splitlines(), done.stdout.splitlines(), strict=True):
+        ours, theirs = orjson.loads(line), orjson.loads(found)
+        names = ("tokens", "activations")
+        for pick in ("top", "random"):
+            wanted = [[e[name] for name in names] for e in ours["excerpts"] if e["pick"] == pick]
+            shown = [[e[name] for name in names] for e in theirs["excerpts"] if e["pick"] == pick]
+            assert sorted(map(str, shown)) == sorted(map(str, wanted))
+        moments = ("mean", "variance", "skewness", "kurtosis")
+        assert theirs["stats"] == {name: ours["stats"][name] for name in moments if name in ours["stats"]}
 
 
 # Files that cannot be trusted

@@ -99,15 +99,17 @@ def test_latents_and_their_explanations_are_scored(run: Run, tmp_path: Path) -> 
     cache(tmp_path, locations=locations, activations=values[latent, context, position])
     sample = ROOT / "samples" / "pydoc-1m"
     convert = f"nx-convert --from delphi --tokenizer {sample} {tmp_path}"
-    units = [orjson.loads(line) for line in run(f"{convert} -q").stdout.splitlines()]
-    (seven,) = {t for e in units[0]["excerpts"] for i, t in zip(e["ids"], e["tokens"], strict=True) if i == 7}
+    vocabulary = orjson.loads((sample / "tokenizer.json").read_bytes())["model"]["vocab"]
+    (seven,) = (text for text, number in vocabulary.items() if number == 7)
     (tmp_path / "explanations").mkdir()
     text = orjson.dumps(f"{orjson.dumps(seven).decode()} (10)")
     (tmp_path / "explanations" / "layers.5_latent100.txt").write_bytes(text)
     done = run(f"{convert} | nx-score -q --baselines none")
     assert done.returncode == 0 and done.stderr == b"nx-convert: 3 units from delphi\n"
     scored = [orjson.loads(line) for line in done.stdout.splitlines()]
-    assert scored[0]["explanations"][0]["by"] == {"explainer": "delphi"}
+    (explanation,) = scored[0]["explanations"]
+    assert explanation["by"] == {"explainer": "delphi"}
+    assert explanation["scores"][0]["top_and_random"] == 1
 
 
 BAD: dict[str, tuple[Record, str]] = {

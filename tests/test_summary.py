@@ -77,6 +77,19 @@ def test_without_replicates_the_interval_is_students_and_says_so() -> None:
     assert (row["low"], row["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
 
 
+def test_lines_without_excerpts_have_nearly_the_same_interval() -> None:
+    """Their documents are not known: as many degrees of freedom as there are units."""
+    slim = [record | {"excerpts": []} for record in explained()]
+    row, known = rows_of(slim)[0], rows_of(explained())[0]
+    assert row["interval_over"] == "units and documents"
+
+    def factor(n: int) -> float:
+        return float(scipy.stats.t.ppf(0.975, n - 1)) * ((n + 1) / (n - 1)) ** 0.5
+
+    ratio = factor(40) / factor(30)  # units, documents
+    assert row["high"] - row["low"] == pytest.approx(ratio * (known["high"] - known["low"]), rel=1e-6)
+
+
 def test_one_score_without_replicates_makes_the_row_say_units() -> None:
     records = explained()
     records[7]["explanations"][0]["scores"][0].pop("replicates")

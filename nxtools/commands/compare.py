@@ -31,6 +31,7 @@ MARKDOWN = {
     "mean_a": "mean of a",
     "mean_b": "mean of b",
     "difference±": "a - b ± 95%",
+    "interval_over": "over",
     "wins": "wins",
     "losses": "losses",
     "ties": "ties",

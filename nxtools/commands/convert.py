@@ -112,13 +112,14 @@ def _units(
 
 
 def _latents(options: dict[str, Any], names: list[str]) -> Iterator[Record]:
+    folder = options["tokenizer"]
+    if folder is None or names == ["-"]:
+        raise UsageError("--from delphi takes folders and --tokenizer DIR, where the model's tokenizer is")
+
     from nxtools.interop import delphi
     from nxtools.subject.load import load_tokenizer
     from nxtools.subject.vocabulary import token_texts
 
-    folder = options["tokenizer"]
-    if folder is None or names == ["-"]:
-        raise UsageError("--from delphi takes folders and --tokenizer DIR, where the model's tokenizer is")
     texts = token_texts(load_tokenizer(Path(folder)))
     yield from delphi.units(names, texts, options["subject"])
 

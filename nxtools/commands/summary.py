@@ -26,6 +26,7 @@ MARKDOWN = {
     "layer": "layer",
     "units": "units",
     "mean±": "mean ± 95%",
+    "interval_over": "over",
     "q25": "q25",
     "median": "median",
     "q75": "q75",

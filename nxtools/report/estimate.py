@@ -108,12 +108,12 @@ class Gathered:
         return self._mean.over(threshold)
 
     def mean(self, documents: int) -> Estimate:
-        """documents: how many the units share; fewer than there are make the interval wider."""
+        """documents: how many the units share, 0 if that is not known; fewer make the interval wider."""
         values = self.values
         n = len(values)
-        if not self._bare and documents >= 2:
-            self._mean.documents = documents
-            return Estimate(n, self._mean.value, self._mean.margin, BOTH, min(n, documents) - 1)
+        if not self._bare:
+            self._mean.documents = documents or n
+            return Estimate(n, self._mean.value, self._mean.margin, BOTH, min(n, documents or n) - 1)
         margin = student(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n >= 2 else None
         return Estimate(n, self._mean.value, margin, UNITS, n - 1)
 

@@ -35,6 +35,8 @@ def series_of(explanation: Record) -> str | None:
     """The column of the summary that follows an explanation; none for the false ones of a puzzle."""
     if "candidate" in explanation:
         return "truth" if explanation["candidate"] == "truth" else None
+    if "revised" in explanation:
+        return "unrevised"
     return "paraphrase" if "paraphrase_of" in explanation else "explanation"
 
 

@@ -1,0 +1,1 @@
+"""Explanations that were challenged: counterexamples, and what becomes of an explanation under them."""

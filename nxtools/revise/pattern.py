@@ -1,0 +1,244 @@
+"""Revision of patterns: counterexamples, mended sentences, and the choice among them on validation.
+
+New evidence is taken whole: texts on which the sentence was right are evidence, too. Counterexamples alone
+would teach that everything is an exception (they lower the held-out score by 0.03). What is strong in the new
+texts weighs as much as the unit's own top excerpts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
+from nxtools.explain.pattern import side
+from nxtools.pattern.execute import execute
+from nxtools.pattern.fit import Budget
+from nxtools.pattern.kinds import Kinds
+from nxtools.pattern.language import parse
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.pattern.sentence import Pattern
+from nxtools.records import NO_TOKEN, Failure
+from nxtools.revise.mend import DEPTH, Mender
+from nxtools.revise.rows import Rows
+from nxtools.score.correlation import correlation, excerpt_sums
+from nxtools.score.figures import short
+from nxtools.stream import Record
+from nxtools.unit import Unit
+
+if TYPE_CHECKING:
+    from nxtools.pool import Shared
+
+VERSION = 2  # of the question: raise it when a revision would come out differently
+
+SHOWN = 5  # counterexamples of each sort that a reviser sees, and as many that only scores see
+STRONG = 20  # new texts of each side that weigh as own ones do
+STEPS = 80
+# Weights of the unit's own excerpts and of strong new texts, against 1 for ordinary text: what is best
+# depends on the unit, and validation says which.
+WEIGHTS = ((8.0, 6.0), (16.0, 12.0), (32.0, 24.0))
+NEIGHBOUR = 1.0  # weight of a neighbour's positions: many, and in no natural text
+
+Activations = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class New:
+    """Measured texts of one source: ids (n, tokens), activations (n, tokens) NaN where not counted, names."""
+
+    source: str
+    ids: NDArray[np.integer[Any]]
+    activations: Activations
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One round for one explanation. kept: rows by source that earlier rounds kept for scores."""
+
+    unit: Unit
+    text: str
+    scale: float
+    new: tuple[New, ...]
+    budget: Budget
+    kept: Mapping[str, Sequence[int]]
+
+
+def question(
+    unit: Unit,
+    digests: Mapping[str, str],
+    pool: str | None,
+    text: str,
+    scale: float,
+    new: Sequence[New],
+    budget: Budget,
+    kept: Mapping[str, Sequence[int]],
+) -> Record:
+    """All that a revision depends on.
+
+    digests: of the unit's excerpts by set; pool: that of the pool at hand.
+    """
+    return {
+        "sign": unit.sign,
+        "evidence": digests["evidence"],
+        "validation": digests["validation"],
+        "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
+        "vocabulary": None if pool is not None else sorted(unit.vocabulary.items()),
+        "literals": budget.literals,
+        "characters": budget.characters,
+        "text": text,
+        "scale": scale,
+        "kept": {source: sorted(rows) for source, rows in sorted(kept.items())},
+        "new": [[one.source, " ".join(one.names), one.ids, one.activations] for one in new],
+    }
+
+
+def counterexamples(
+    text: str, scale: float, new: New, lexicon: Lexicon, sign: str
+) -> tuple[list[int], list[int]]:
+    """Rows of false positives (the sentence says more than there is) and of false negatives, worst first."""
+    truth = side(new.activations, sign).astype(np.float64)
+    said = execute(parse(text), new.ids, lexicon).astype(np.float64) * scale
+    over = np.nan_to_num(np.abs(said) - np.abs(truth), nan=0.0)
+    worst_over, worst_under = over.max(1, initial=0.0), (-over).max(1, initial=0.0)
+    positive = worst_over >= worst_under
+    wrong = max(scale, 1e-12) / 5  # two levels of ten
+    false_positives = [r for r in np.argsort(-worst_over) if positive[r] and worst_over[r] > wrong]
+    false_negatives = [r for r in np.argsort(-worst_under) if not positive[r] and worst_under[r] > wrong]
+    return list(map(int, false_positives)), list(map(int, false_negatives))
+
+
+class Revision:
+    """One unit's evidence, old and new, and its validation."""
+
+    def __init__(self, unit: Unit, shared: Shared | None, budget: Budget, new: Sequence[New]) -> None:
+        self.unit, self.shared, self.budget, self.new = unit, shared, budget, new
+        if shared is not None:
+            self.lexicon, self.kinds = shared.lexicon, _kinds(shared)
+        else:
+            self.lexicon = Lexicon(unit.vocabulary)
+            seen = np.unique(unit.shown("evidence").table.ids)
+            self.kinds = Kinds(self.lexicon, seen[seen != NO_TOKEN].astype(np.intp), 0)
+
+    def versions(self, text: str, reserved: Mapping[str, set[int]]) -> list[tuple[str, Pattern, float]]:
+        """Mended sentences: how each was made, the sentence, its scale. `reserved` rows are not seen."""
+        rules = [rule.steps for rule in parse(text).rules]
+        rows = [self._rows(own, strong, reserved) for own, strong in WEIGHTS]
+        depth = max([DEPTH, *map(len, rules)])
+        evidence = Mender(self.lexicon, self.kinds, rows[0], depth)
+        found = []
+        for (_, strong), weighted in zip(WEIGHTS, rows, strict=True):
+            mender = evidence.weighted(weighted.weights)
+            mended = mender.mend(rules, self.budget.literals, STEPS)
+            pattern, scale = mender.pattern(mended)
+            while not self.budget.allows(pattern) and mended:  # too many characters
+                mended = mender.shorter(mended)
+                pattern, scale = mender.pattern(mended)
+            found.append((f"mended, strong excerpts {strong:g} times", pattern, scale))
+        return found
+
+    def _rows(self, own: float, strong: float, reserved: Mapping[str, set[int]]) -> Rows:
+        shown, sign = self.unit.shown("evidence"), self.unit.sign
+        mine = [r for r, pick in enumerate(shown.picks) if self.shared is None or pick != "random"]
+        table = shown.table
+        parts = [
+            Rows(np.maximum(table.ids[mine], 0), side(table.activations[mine], sign), np.full(len(mine), own))
+        ]
+        if self.shared is not None:
+            pool = side(self.shared.activations(self.unit, "evidence"), sign)
+            parts.append(Rows(self.shared.pool.ids("evidence"), pool, np.ones(len(pool))))
+        for new in self.new:
+            keep = np.array(
+                [r for r in range(len(new.names)) if r not in reserved.get(new.source, ())], np.intp
+            )
+            values = side(new.activations[keep], sign)
+            weights = np.full(len(keep), NEIGHBOUR if new.source == "neighbours" else 1.0)
+            if new.source != "neighbours":
+                for height in (values, -values):
+                    peaks = np.nan_to_num(height, nan=-np.inf).max(1, initial=-np.inf)
+                    best = np.argsort(-peaks, kind="stable")[:STRONG]
+                    weights[best[peaks[best] > 0]] = strong
+            parts.append(Rows(new.ids[keep], values, weights))
+        return Rows.joined(*parts)
+
+    def validation(self, pattern: Pattern) -> Record:
+        """Correlations on validation excerpts: the line's, and those of the random pool."""
+        shown = self.unit.shown("validation")
+        found: Record = {}
+        predicted = execute(pattern, np.maximum(shown.table.ids, 0), self.lexicon)
+        rows = [r for r, pick in enumerate(shown.picks) if pick in ("top", "random")]
+        found["top_and_random"] = _correlation(shown.table.activations[rows], predicted[rows])
+        if self.shared is not None:
+            truth = self.shared.activations(self.unit, "validation")
+            ids = self.shared.pool.ids("validation")
+            found["pool"] = _correlation(truth, execute(pattern, ids, self.lexicon))
+        return found
+
+
+@lru_cache(maxsize=2)
+def _kinds(shared: Shared) -> Kinds:
+    """What the tokens of a pool have in common."""
+    ids = np.unique(shared.lexicon.one_per_text()[shared.pool.ids("evidence")])
+    return Kinds(shared.lexicon, ids, len(ids))
+
+
+def _correlation(truth: Activations, predicted: NDArray[Any]) -> float | None:
+    if not truth.size:
+        return None
+    value = float(correlation(excerpt_sums(truth, predicted).sum(0)))
+    return None if np.isnan(value) else short(value)
+
+
+def merit(validation: Record) -> float:
+    """What a choice goes by: the mean of the figures, an absent one below all others."""
+    values = [-1.0 if value is None else float(value) for value in validation.values()]
+    return sum(values) / len(values) if values else -1.0
+
+
+def revise(job: Job, shared: Shared | None) -> Record | Failure:
+    """One round: counterexamples to the text, the versions made of them, and which is best on validation.
+
+    `current`: 0 for the old one, else which of `versions`.
+    """
+    try:
+        old = parse(job.text)
+    except InputError as error:
+        return Failure("revise", "no-pattern", str(error))
+    revision = Revision(job.unit, shared, job.budget, job.new)
+    challenged: list[Record] = []
+    reserved = {source: set(rows) for source, rows in job.kept.items()}
+    for one in job.new:
+        positives, negatives = counterexamples(job.text, job.scale, one, revision.lexicon, job.unit.sign)
+        for sort, found in (("false-positive", positives), ("false-negative", negatives)):
+            rows = [row for row in found if row not in job.kept.get(one.source, ())]
+            for turn, row in enumerate(rows[: 2 * SHOWN]):
+                shows = turn % 2 == 0
+                if not shows:
+                    reserved.setdefault(one.source, set()).add(row)
+                challenged.append(
+                    {"from": one.source, "row": row, "sort": sort, "for": "reviser" if shows else "scores"}
+                )
+    made = revision.versions(job.text, reserved)
+    before = revision.validation(old)
+    versions: list[Record] = [
+        {
+            "text": str(pattern),
+            "scale": float(f"{found:.4g}"),
+            "literals": pattern.literals,
+            "made": how,
+            "validation": revision.validation(pattern),
+        }
+        for how, pattern, found in made
+    ]
+    merits = [merit(before), *(merit(version["validation"]) for version in versions)]
+    return {
+        "counterexamples": challenged,
+        "validation": before,
+        "versions": versions,
+        "current": merits.index(max(merits)),
+    }

@@ -1,0 +1,68 @@
+"""What is asked of a subject about texts of our own: a unit's activations on them.
+
+Known without torch: a question that the store answers loads no subject.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.arrays import decode_rows, encode_rows
+
+VERSION = 1  # of the question: raise it when an answer would come out differently
+
+Activations = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One unit's activations on n texts.
+
+    contexts: token ids of each, with all that the subject sees (a BOS token, what came before).
+    """
+
+    subject: str  # its name on the line; what it is called says nothing about the answer
+    fingerprint: str
+    site: str
+    dtype: str
+    layer: int
+    index: int
+    contexts: Sequence[NDArray[np.int32]]
+
+    def question(self) -> dict[str, Any]:
+        """All that the answer depends on."""
+        return {
+            "weights": self.fingerprint,
+            "site": self.site,
+            "dtype": self.dtype,
+            "layer": self.layer,
+            "columns": [self.index],
+            "lengths": [len(ids) for ids in self.contexts],
+            "ids": np.concatenate([np.zeros(0, np.int32), *self.contexts]).astype(np.int32),
+        }
+
+
+def packed(rows: Activations) -> dict[str, str]:
+    """Activations (n, tokens) as an answer: float16 in units of each row's largest magnitude."""
+    row, scale = encode_rows(np.nan_to_num(rows))
+    return {"rows": _text(row.astype("<f2")), "scale": _text(scale.astype("<f4"))}
+
+
+def unpacked(answer: dict[str, str], lengths: Sequence[int]) -> Activations:
+    """The activations of an answer: (n, longest), NaN behind a text's end."""
+    scale = np.frombuffer(base64.b64decode(answer["scale"]), "<f4")
+    row = np.frombuffer(base64.b64decode(answer["rows"]), "<f2").reshape(len(scale), -1)
+    rows = decode_rows(row, scale)
+    for place, length in enumerate(lengths):
+        rows[place, length:] = np.nan
+    return rows
+
+
+def _text(array: NDArray[Any]) -> str:
+    return base64.b64encode(array.tobytes()).decode()

@@ -477,7 +477,7 @@ def test_calibration_is_learned_from_validation_and_the_mean_from_evidence(
         held = held_of(record)
         calibrated = held.calibrated(lambda: lambda ids: (ids % 7).astype(np.float32))
         assert not isinstance(calibrated, Failure)
-        return {figure: one.line for figure, one in calibrated.items()}, held.evidence_mean
+        return {figure: one.calibration for figure, one in calibrated.items()}, held.evidence_mean
 
     lines, mean = learned(record)
     assert learned(with_activations(record, "held-out", change)) == (lines, mean)
@@ -485,6 +485,33 @@ def test_calibration_is_learned_from_validation_and_the_mean_from_evidence(
     assert learned(with_activations(record, "evidence", change))[1] != mean
     of_validation = learned(with_activations(record, "validation", change))
     assert of_validation[0] != lines and of_validation[1] == mean
+
+
+def test_a_simulation_is_calibrated_as_it_is_asked_for(units: list[dict[str, Any]]) -> None:
+    held = held_of(units[0])
+
+    def calibrated(kind: str) -> dict[str, Any]:
+        found = held.calibrated(lambda: lambda ids: (ids % 7).astype(np.float32), kind)
+        assert not isinstance(found, Failure)
+        return found
+
+    assert calibrated("none")["random_only"].calibration == Line(1.0, 0.0)
+    np.testing.assert_array_equal(
+        calibrated("none")["top_and_random"].values, calibrated("none")["top_and_random"].simulated
+    )
+    of_validation, of_scored = (calibrated(kind)["top_and_random"] for kind in ("linear", "scored"))
+    rows = of_scored.rows
+    assert of_scored.calibration == calibrate(of_scored.simulated[rows], held.truth[rows])
+    assert of_scored.calibration != of_validation.calibration
+    for kind in ("isotonic", "quantile"):
+        pairs = sorted(
+            zip(
+                calibrated(kind)["random_only"].simulated.flat,
+                calibrated(kind)["random_only"].values.flat,
+                strict=True,
+            )
+        )
+        assert [value for _, value in pairs] == sorted(value for _, value in pairs)
 
 
 def test_a_simulation_that_lacks_tokens_or_validation_is_no_zero(units: list[dict[str, Any]]) -> None:
@@ -558,6 +585,14 @@ def test_other_scores_stay_on_the_line(run: Run, subject: Path) -> None:
     scored = [orjson.loads(line) for line in both.stdout.splitlines()]
     methods = [[s["method"] for s in e["scores"]] for unit in scored for e in unit.get("explanations", [])]
     assert methods and all(found == ["correlation", "ablation"] for found in methods)
+
+    run("cat > scored.jsonl", stdin=both.stdout)
+    transfer = "--explanations-from scored.jsonl --map shift --offline --allow-errors 100%"
+    other = run(f"nx-score --method ablation {transfer}", stdin=told)
+    assert other.returncode == 0, other.stderr
+    texts = [[e["text"] for e in orjson.loads(line)["explanations"]] for line in other.stdout.splitlines()]
+    own = [[e["text"] for e in unit.get("explanations", [])] for unit in scored]
+    assert texts != own and sorted(texts) == sorted(own)
 
 
 @pytest.mark.parametrize(

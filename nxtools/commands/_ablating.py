@@ -12,17 +12,15 @@ if TYPE_CHECKING:
 
     from nxtools.commands._pools import Pools
     from nxtools.recordings.contexts import Contexts
-    from nxtools.recordings.table import Column
     from nxtools.score.ablation import Ablated
     from nxtools.score.ablation_summary import AblationSummary
-    from nxtools.score.held import Calibrated, Held, Predict
+    from nxtools.score.held import Calibrated, Held
     from nxtools.score.series import Target
     from nxtools.stage import Engine, Failure, Step
     from nxtools.stream import Record
     from nxtools.subject.replacing import Replacement
 
 METHOD = "ablation"
-CORPUS = "corpus-table"  # the series of the table that nx-record makes when it is asked to
 
 # series, what on the line gets the score, who predicts, and the `Simulation`; or a Failure: why nobody does.
 _Entry = tuple[str | None, dict[str, Any], str, Any]
@@ -37,12 +35,14 @@ class Ablation:
         pools: Pools,
         wanted: Sequence[str],
         literals: int,
+        calibration: str,
         effects: Sequence[str],
         dtype: str | None,
         summary: AblationSummary,
     ) -> None:
         self.engine, self.pools = engine, pools
-        self.wanted, self.literals, self.effects, self.dtype = wanted, literals, effects, dtype
+        self.wanted, self.literals, self.calibration = wanted, literals, calibration
+        self.effects, self.dtype = effects, dtype
         self.summary = summary
         self.refused = 0
         self._contexts: dict[str, Contexts] = {}
@@ -54,7 +54,7 @@ class Ablation:
         previous = record.pop(PREVIOUS, None)
         if record.get("error") or record.get("dead"):
             return record
-        target = Target(Unit(record), self.pools.of)
+        target = Target(Unit(record), self.pools.of, self.pools.table)
         told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
         for explanation in told:
             start_anew(explanation, METHOD)
@@ -81,7 +81,9 @@ class Ablation:
         if not held.picks or mean is None:
             message = "no held-out excerpts" if not held.picks else "no random evidence to take the mean of"
             return self._refuse(record, entries, Failure("score", "no-evidence", message))
-        found = [one if isinstance(one, Failure) else held.calibrated(one) for *_, one in entries]
+        found = [
+            one if isinstance(one, Failure) else held.calibrated(one, self.calibration) for *_, one in entries
+        ]
         jobs = [held.replacement(held.constant(mean), moves="mean" in self.effects)]
         jobs.append(held.replacement(None, held.firsts))
         jobs += [held.replacement(held.constant(0.0), moves=True)] if "zero" in self.effects else []
@@ -110,16 +112,19 @@ class Ablation:
 
     def _score(self, held: Held, entry: _Entry, by_figure: dict[str, Calibrated], ablated: Ablated) -> None:
         from nxtools.score.ablation import as_record, score
-        from nxtools.score.figures import short
+        from nxtools.score.calibration import described
 
         series, target, simulator, _ = entry
         figures = score(ablated)
-        lines = {
-            name: {"slope": short(one.line.slope), "intercept": short(one.line.intercept)}
-            for name, one in by_figure.items()
-        }
-        made = {"method": METHOD, "simulator": simulator, **as_record(ablated, figures), "calibration": lines}
-        target["scores"].append(made)
+        target["scores"].append(
+            {
+                "method": METHOD,
+                "simulator": simulator,
+                **as_record(ablated, figures),
+                "calibration": self.calibration,
+                "calibrated": {name: described(one.calibration) for name, one in by_figure.items()},
+            }
+        )
         if series in self.summary.series:
             correlation = held.correlation(by_figure["top_and_random"])
             self.summary.add(series, held.target.unit.layer, ablated, figures, correlation)
@@ -153,15 +158,14 @@ class Ablation:
                 self.summary.fail(series)
 
     def _baselines(self, target: Target, previous: tuple[str, str | None] | None) -> list[_Entry]:
-        from nxtools.score.series import Job, predictor
+        from nxtools.score.series import TABLES, Job, predictor
 
         found: list[_Entry] = []
         for series in self.wanted[1:]:
             entry: Record = {"name": series, "scores": []}
-            if series == CORPUS:
-                if (column := self.pools.table(target.unit, "corpus")) is not None:
-                    found.append((series, entry, series, partial(_of_corpus, column)))
-            elif series != "null":
+            if series in TABLES and self.pools.table_digest(target.unit, TABLES[series]) is None:
+                continue
+            if series != "null":
                 entry |= {"literals": self.literals} if series == "token-list" else {}
                 job = Job(target, series, literals=self.literals)
                 found.append((series, entry, series, partial(predictor, job)))
@@ -204,12 +208,6 @@ def _predictions(target: Target, explanation: Record) -> list[_Entry]:
         return found
     job = Job(target, "explanation", text=pattern)
     return [(series, explanation, "pattern", partial(predictor, job))]
-
-
-def _of_corpus(column: Column) -> Predict:
-    from nxtools.simulate.tables import of_corpus
-
-    return of_corpus(column.tokens, column.count, column.values).predict
 
 
 def _first_of_each(entries: list[_Entry]) -> list[_Entry]:

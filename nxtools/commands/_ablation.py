@@ -63,10 +63,11 @@ def check_no_ablation() -> None:
 
 
 def run(shared: Shared, options: dict[str, Any]) -> int:
-    from nxtools.commands._ablating import CORPUS, Ablation
+    from nxtools.commands._ablating import Ablation
     from nxtools.commands._pools import Pools
+    from nxtools.commands._transfer import transfer_of
     from nxtools.score.ablation_summary import AblationSummary
-    from nxtools.score.series import SERIES
+    from nxtools.score.series import SERIES, TABLES
 
     check_unused("ablation", "simulation")
     if options["simulator"] != "pattern":
@@ -74,20 +75,27 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         raise UsageError("ablation scores simulations that the lines have", hint=hint)
     effects = _effects(options["effects"])
     plot = _plot_file(options["plot"])
-    every = tuple(dict.fromkeys([*SERIES[:-1], CORPUS, *SERIES[-1:]]))
-    wanted = {"all": every, "null": ("explanation", "null"), "none": ("explanation",)}[options["baselines"]]
+    wanted = {"all": (*SERIES, *TABLES), "null": ("explanation", "null"), "none": ("explanation",)}[
+        options["baselines"]
+    ]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised"))
     made: list[Ablation] = []
     engines: list[_Ablator] = []
+    transfer = transfer_of(options)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
+        units = units if transfer is None else transfer(units)
         return with_previous(units) if "null" in wanted else units
 
     def begin(store: Store) -> Callable[[Record], Step]:
         engines.append(_Ablator(options, store))
         engine = engine_or_offline(shared, "score", engines[-1])
-        made.append(Ablation(engine, pools, wanted, options["literals"], effects, options["dtype"], summary))
+        calibration = options["calibration"] or "linear"
+        one = Ablation(
+            engine, pools, wanted, options["literals"], calibration, effects, options["dtype"], summary
+        )
+        made.append(one)
         return made[-1].step
 
     def say(progress: Progress, counts: Counts) -> None:
@@ -99,6 +107,8 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
             f"{counts.units} units; {counts.computed} replacements computed, {counts.from_store} from the "
             f"store, {counts.failed} failed{''.join(engine.told() for engine in engines)}"
         )
+        if transfer is not None and transfer.without:
+            progress.say(transfer.told())
         if plot is not None:
             from nxtools.score.ablation_plot import plot as draw
 

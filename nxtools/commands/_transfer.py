@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nxtools.errors import InputError
+from nxtools.commands._assistants import typed
+from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from nxtools.stream import Record
@@ -40,6 +41,15 @@ class Transfer:
 
     def told(self) -> str:
         return f"{self.without:,} units have no counterpart with an explanation" if self.without else ""
+
+
+def transfer_of(options: dict[str, Any]) -> Transfer | None:
+    """What --explanations-from and --map ask for."""
+    if options["explanations_from"] is None:
+        for name in typed("map"):
+            raise UsageError(f"--{name} goes with --explanations-from")
+        return None
+    return Transfer(options["explanations_from"], shift=options["map"] == "shift")
 
 
 def _place(unit: Record) -> Place:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._ablation import ablation_options, check_no_ablation
-from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused, typed
+from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused
 from nxtools.commands._base import (
     Shared,
     command,
@@ -26,13 +26,11 @@ from nxtools.commands._explained import (
     with_baselines,
     with_previous,
 )
-from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from nxtools.commands._pools import Pools
-    from nxtools.commands._transfer import Transfer
     from nxtools.progress import Progress
     from nxtools.score.summary import Summary
     from nxtools.stage import Counts, Engine, Step
@@ -116,6 +114,7 @@ def main(**options: Any) -> int:
     are printed on stderr, beside baselines and the null: the explanation of the unit before in its layer.
     """
     from nxtools.commands._pools import Pools
+    from nxtools.commands._transfer import transfer_of
     from nxtools.score.series import SERIES, TABLES
     from nxtools.score.summary import Summary
     from nxtools.stage import LocalEngine
@@ -137,7 +136,7 @@ def main(**options: Any) -> int:
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
     step = _step(engine, pools, wanted, of_all, summary, ceilings)
 
-    transfer = _transfer(options)
+    transfer = transfer_of(options)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         units = units if transfer is None else transfer(units)
@@ -152,16 +151,6 @@ def main(**options: Any) -> int:
         return _by_model(shared, options, step, prepare, say)
     check_unused("patterns", "simulation")
     return run_units(shared, lambda store: step, prepare=prepare, finish=say)
-
-
-def _transfer(options: dict[str, Any]) -> Transfer | None:
-    if options["explanations_from"] is None:
-        for name in typed("map"):
-            raise UsageError(f"--{name} goes with --explanations-from")
-        return None
-    from nxtools.commands._transfer import Transfer
-
-    return Transfer(options["explanations_from"], shift=options["map"] == "shift")
 
 
 def _by_model(

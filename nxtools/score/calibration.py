@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nxtools.score.figures import short
+
 Floats = NDArray[np.float64]
 Activations = NDArray[np.float32]
 
@@ -46,6 +48,13 @@ class Curve:
 
 
 Calibration = Line | Curve
+
+
+def described(calibration: Calibration) -> dict[str, float]:
+    """What a score says of its calibration."""
+    if isinstance(calibration, Curve):
+        return {"points": len(calibration.x)}
+    return {"slope": short(calibration.slope), "intercept": short(calibration.intercept)}
 
 
 def calibrate(simulated: NDArray[Any], truth: NDArray[Any]) -> Line | None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.score import bootstrap
-from nxtools.score.calibration import Calibration, Curve, Line, fitted
+from nxtools.score.calibration import Calibration, described, fitted
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.figures import FIGURES, Sample, short
 from nxtools.score.whole import CERTAIN
@@ -149,10 +149,7 @@ def _fit(kept: _Kept, calibration: Calibration, threshold: float) -> dict[str, A
     record["recall"] = short(hits / fires) if fires else None
     record["f1"] = short(2 * hits / (fires + said)) if fires + said else None
     record["fires"] = round(fires)
-    if isinstance(calibration, Line):
-        record |= {"slope": short(calibration.slope), "intercept": short(calibration.intercept)}
-    elif isinstance(calibration, Curve):
-        record["points"] = len(calibration.x)
+    record.update(described(calibration))
     return record
 
 

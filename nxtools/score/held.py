@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nxtools.errors import InputError
 from nxtools.records import Failure
 from nxtools.score.ablation import FIGURES, PICKS, Ablated
-from nxtools.score.calibration import Line, calibrate
+from nxtools.score.calibration import Calibration, fitted
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.series import Target
 from nxtools.subject.replacing import TOLERANCE, Replacement
@@ -42,7 +42,7 @@ class Calibrated:
 
     simulated: Activations
     values: Activations
-    line: Line
+    calibration: Calibration
     rows: list[int]
 
 
@@ -113,41 +113,43 @@ class Held:
         """The papers' two always, since they are absent for a reason; the third where it means something."""
         return [name for name, picks in FIGURES.items() if "bottom" not in picks or "bottom" in self.picks]
 
-    def calibrated(self, simulation: Simulation) -> dict[str, Calibrated] | Failure:
-        """What a simulation puts in the unit's place, by figure."""
+    def calibrated(self, simulation: Simulation, kind: str = "linear") -> dict[str, Calibrated] | Failure:
+        """What a simulation puts in the unit's place, by figure. kind: one of calibration.KINDS."""
         try:
             made = simulation if isinstance(simulation, Mapping) else simulation()
             predicted = self._predicted(made, self._shown)[self._rows]
-            lines = {figure: self._line(made, FIGURES[figure]) for figure in self.figures}
+            fits = {figure: self._fitted(kind, made, FIGURES[figure]) for figure in self.figures}
         except InputError as error:
             return Failure("score", "no-pattern", str(error))
         except ValueError as error:
             return Failure("score", "no-evidence", str(error))
         missing = np.any(np.isnan(predicted) & ~np.isnan(self.truth), axis=1).tolist()
         found = {}
-        for figure, line in lines.items():
-            if line is None:
+        for figure, fit in fits.items():
+            if fit is None:
                 message = "no simulation of validation, to calibrate: nx-simulate --sets held-out,validation"
                 return Failure("score", "no-calibration", message)
             there = zip(self.picks, missing, strict=True)
             rows = [row for row, (pick, gone) in enumerate(there) if pick in FIGURES[figure] and not gone]
-            found[figure] = Calibrated(predicted, line(predicted), line, rows)
+            found[figure] = Calibrated(predicted, fit(predicted), fit, rows)
         if not any(one.rows for one in found.values()):
             message = "no held-out excerpt has a simulation of all its tokens"
             return Failure("score", "no-simulation", message)
         return found
 
-    def _line(self, made: Mapping[str, Any] | Predict, picks: Sequence[str]) -> Line | None:
+    def _fitted(
+        self, kind: str, made: Mapping[str, Any] | Predict, picks: Sequence[str]
+    ) -> Calibration | None:
         """Fitted on validation's excerpts of the same kind; random ones are those of the pool, if it is there
         and the simulator can run on it.
         """
         pool, unit = self.target.pool, self.target.unit
-        if picks == ("random",) and pool is not None and not isinstance(made, Mapping):
+        if picks == ("random",) and pool is not None and not isinstance(made, Mapping) and kind != "scored":
             ids = pool.pool.ids(CALIBRATED_ON)
-            return calibrate(made(ids), pool.activations(unit, CALIBRATED_ON))
-        shown = unit.shown(CALIBRATED_ON)
-        kind = [pick in picks for pick in shown.picks]
-        return calibrate(self._predicted(made, shown)[kind], shown.table.activations[kind])
+            return fitted(kind, made(ids), pool.activations(unit, CALIBRATED_ON))
+        shown = self._shown if kind == "scored" else unit.shown(CALIBRATED_ON)
+        rows = [pick in picks for pick in shown.picks]
+        return fitted(kind, self._predicted(made, shown)[rows], shown.table.activations[rows])
 
     def _predicted(self, made: Mapping[str, Any] | Predict, shown: Shown) -> Activations:
         return _stacked(shown, made) if isinstance(made, Mapping) else made(shown.table.ids)

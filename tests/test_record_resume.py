@@ -22,6 +22,7 @@ from tiny_models import build, save
 from nxtools.errors import InputError, UsageError
 from nxtools.recordings.deal import Counts
 from nxtools.recordings.run import Run as Merge
+from nxtools.recordings.table import Table
 from nxtools.records import SETS
 from nxtools.store import Store
 from nxtools.stream import dump
@@ -530,3 +531,33 @@ def test_the_bytes_of_tables_are_in_the_dry_run(
     lines, _ = lines_of(job)
     taken = sum(len(store.blob(line["tables"]["corpus"])) for line in lines)
     assert taken <= needed <= 2 * taken and job.bytes_needed() == 0
+
+
+def test_tables_of_weights_are_made_once_and_for_all_shards(
+    store: Store, model: Loads, subject: Path, text: Path
+) -> None:
+    plan = planned(store, subject, text)
+    lines_of(job_of(store, model, plan, shard=24))
+    job = job_of(store, model, plan, shard=24, tables=("weights",))
+    needed = job.bytes_needed()
+    lines, made = lines_of(job)
+    assert made.passes == 0
+    by_layer = {line["layer"]: line["tables"]["weights"] for line in lines}
+    assert [line["tables"]["weights"] for line in lines] == [by_layer[line["layer"]] for line in lines]
+    taken = sum(len(store.blob(blob)) for blob in by_layer.values())
+    assert len(by_layer) == 3 and taken <= needed <= 2 * taken
+    unit = units_of(store, lines)[41]
+    table = Table(unit["tables"]["weights"]["blob"], store.open_blob)
+    assert len(table.values(unit["tables"]["weights"]["column"])) == 300
+    again = loads(subject)
+    assert lines_of(job_of(store, again, plan, shard=24, tables=("weights",)))[0] == lines
+    assert again.count == 0
+
+
+def test_tables_of_weights_are_for_neurons(store: Store, subject: Path, text: Path) -> None:
+    plan = planned(store, subject, text)
+    elsewhere = Model(
+        resolve(str(subject)), "float32", "cpu", "model.layers.{layer}.self_attn.o_proj", False, False
+    )
+    with pytest.raises(UsageError, match="MLP neurons"):
+        job_of(store, Loads(elsewhere), plan, tables=("weights",))

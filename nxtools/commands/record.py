@@ -118,7 +118,7 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
 @click.option(
     "--tables",
     metavar="NAMES",
-    help="Also each unit's mean per token over all the evidence: corpus.",
+    help="Also values by token: corpus, means over all the evidence; weights, what they alone say.",
 )
 @click.option(
     "--memory",

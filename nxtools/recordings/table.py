@@ -20,6 +20,8 @@ OpenBlob = Callable[[str], memoryview]
 def pack_table(parts: Sequence[str], open_blob: OpenBlob) -> bytes:
     """The blob of a table made of these parts. Raises InputError (MissingBlob) where one is gone."""
     found = [unpack(open_blob(part))[0] for part in parts]
+    if "count" not in found[0]:  # made of weights: one part, and nothing was counted
+        return pack({"tokens": found[0]["tokens"]}, {"parts": list(parts[:1])})
     tokens = np.concatenate([part["tokens"] for part in found])
     known, place = np.unique(tokens, return_inverse=True)
     count = np.zeros(len(known), np.int64)
@@ -30,14 +32,14 @@ def pack_table(parts: Sequence[str], open_blob: OpenBlob) -> bytes:
 class Table:
     """A layer's table as later commands see it. Raises InputError (MissingBlob) where a part is gone.
 
-    `tokens` (T,) ids, rising; `count` (T,) how often each was seen, at least once.
+    `tokens` (T,) ids, rising; `count` (T,) how often each was seen, 1 where the table is made of weights.
     """
 
     def __init__(self, digest: str, open_blob: OpenBlob) -> None:
         self.digest = digest
         arrays, facts = unpack(open_blob(digest))
         self.tokens: NDArray[np.int32] = arrays["tokens"]
-        self.count: NDArray[np.int64] = arrays["count"]
+        self.count: NDArray[np.int64] = arrays.get("count", np.ones(len(self.tokens), np.int64))
         self._parts = [unpack(open_blob(part))[0] for part in facts["parts"]]
         self._places = [np.searchsorted(self.tokens, part["tokens"]) for part in self._parts]
 
@@ -45,8 +47,16 @@ class Table:
         """(T,): a unit's mean at each of `tokens`, over all parts."""
         total = np.zeros(len(self.tokens))
         for part, places in zip(self._parts, self._places, strict=True):
-            total[places] += decode_rows(part["row"][column], part["scale"][column]) * part["count"]
+            count = part.get("count", self.count)
+            total[places] += decode_rows(part["row"][column], part["scale"][column]) * count
         return (total / self.count).astype(np.float32)
+
+    def positions(self, column: int) -> NDArray[np.float32] | None:
+        """(positions,): what a position of an excerpt adds, where weights say so."""
+        part = self._parts[0]
+        if "position.row" not in part:
+            return None
+        return decode_rows(part["position.row"][column], part["position.scale"][column])
 
 
 @dataclass(frozen=True)
@@ -68,3 +78,8 @@ class Column:
     def values(self) -> NDArray[np.float32]:
         """(T,)"""
         return self.table.values(self.column)
+
+    @cached_property
+    def positions(self) -> NDArray[np.float32] | None:
+        """(positions,), or None where positions add nothing."""
+        return self.table.positions(self.column)

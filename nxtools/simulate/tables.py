@@ -52,6 +52,25 @@ class TokenValues:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class WeightValues:
+    """A simulator made of the subject's weights: a value for each token, and one for each position or None.
+
+    values: (vocabulary,); positions: (tokens of an excerpt,).
+    """
+
+    values: Activations
+    positions: Activations | None = None
+
+    def predict(self, ids: Ids) -> Activations:
+        """Predicted activations of excerpts (..., tokens) -> (..., tokens). Unknown ids get the mean."""
+        known = ids < len(self.values)
+        found = np.where(known, self.values[np.where(known, ids, 0)], self.values.mean())
+        if self.positions is not None:
+            found = found + self.positions[: ids.shape[-1]]
+        return found.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Excerpts:
     """A unit's excerpts of one set, and its activations on the set's random pool where there is one.
 

@@ -38,6 +38,11 @@ class Planned:
     vocabulary: str
     bos: int | None
 
+    def names(self, bulk: Store) -> list[str]:
+        """The text of each token id."""
+        texts: list[str] = orjson.loads(bulk.blob(self.vocabulary))
+        return texts
+
 
 class Texts:
     """The text of a recording: sources that can be read again from their beginning.

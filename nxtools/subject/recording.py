@@ -118,6 +118,7 @@ class Job:
             self._check_room()
         embedding = self._embedding()
         common = self._common(embedding)
+        self.tabling.make_weights()
         for number in range(len(self.shards)):
             answers = self._stored(number)
             missing = [facts for facts in self.layers if facts.layer not in answers]

@@ -81,7 +81,7 @@ def mlp_sites(model: nn.Module, module: str | None = None) -> list[Site]:
 
 def _site(model: nn.Module, layer: int, path: str) -> Site:
     module = model.get_submodule(path)
-    sizes = _sizes(module)
+    sizes = projection_sizes(module)
     if sizes is None:
         raise ModelError(
             f"{path} is no projection but {type(module).__name__}", hint=_projections_named(model)
@@ -98,7 +98,7 @@ def _matching(model: nn.Module, pattern: str) -> dict[int, str]:
     return {int(match[1]): match[0] for path in paths if (match := re.fullmatch(wanted, path))}
 
 
-def _sizes(module: nn.Module) -> tuple[int, int] | None:
+def projection_sizes(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a projection; GPT-2's Conv1D calls them nx and nf."""
     for names in (("in_features", "out_features"), ("nx", "nf")):
         sizes = tuple(getattr(module, name, None) for name in names)
@@ -115,7 +115,11 @@ def _is_signed(mlp: nn.Module, down: nn.Module, width: int) -> bool:
     (the output of an attention, say): free too.
     """
     children = [child for child in mlp.children() if child is not down]
-    made = sum(sizes[1] for child in children if (sizes := _sizes(child)) and sizes[1] in (width, 2 * width))
+    made = sum(
+        sizes[1]
+        for child in children
+        if (sizes := projection_sizes(child)) and sizes[1] in (width, 2 * width)
+    )
     activations = [child for child in children if _is_activation(child)]
     return not (made == width and activations and all(_is_bounded_below(act) for act in activations))
 
@@ -157,7 +161,7 @@ def _projections_named(model: nn.Module) -> str:
     layers: defaultdict[str, int] = defaultdict(int)
     for name, module in model.named_modules():
         pattern = re.sub(r"\.\d+\.", ".{layer}.", name, count=1)
-        if pattern != name and (found := _sizes(module)):
+        if pattern != name and (found := projection_sizes(module)):
             sizes[pattern] = found
             layers[pattern] += 1
     if not sizes:

@@ -21,12 +21,9 @@ def digest(*parts: Any) -> str:
 
 
 def peak_of(values: Values) -> int:
-    """Where the highest value stands; 0 where there is none."""
-    return max(range(len(values)), key=lambda at: _height(values[at]), default=0)
-
-
-def _height(value: float | None) -> float:
-    return float("-inf") if value is None else value
+    """Where the highest value stands first; 0 where there is none."""
+    heights = [float("-inf") if value is None else value for value in values]
+    return heights.index(max(heights)) if heights else 0
 
 
 class Dealer:

@@ -614,7 +614,7 @@ def test_another_subject_than_that_of_the_lines_is_an_error(
     tmp_path: Path, subject: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    from nxtools.commands._ablation import _load
+    from nxtools.commands._subjects import load
     from nxtools.errors import ModelError
     from nxtools.store import Store
 
@@ -622,9 +622,9 @@ def test_another_subject_than_that_of_the_lines_is_an_error(
     options: dict[str, Any] = {"subject": str(subject), "allow_pickle": False}
     with Store(tmp_path) as store:
         with pytest.raises(ModelError, match="is not the subject of these units"):
-            _load(options, store, job)
+            load(options, store, job)
         with pytest.raises(ModelError, match="'no-such-subject' is not found by its name"):
-            _load(options | {"subject": None}, store, job)
+            load(options | {"subject": None}, store, job)
 
 
 def test_a_context_that_cannot_be_read_is_an_error(run: Run, units: list[dict[str, Any]]) -> None:

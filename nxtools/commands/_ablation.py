@@ -11,7 +11,7 @@ import click
 from nxtools.commands._assistants import check_unused, typed
 from nxtools.commands._base import Shared, _stack, engine_or_offline, run_units
 from nxtools.commands._explained import with_previous
-from nxtools.errors import ModelError, UsageError
+from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nxtools.store import Store
     from nxtools.stream import Record
     from nxtools.subject.ablating import Ablator
-    from nxtools.subject.patch import Patcher
     from nxtools.subject.replacing import Replacement
 
 EFFECTS = ("mean", "zero")  # what stands in the unit's place
@@ -154,37 +153,12 @@ class _Ablator:
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         if self._engine is None:
+            from nxtools.commands._subjects import load
             from nxtools.subject.ablating import Ablator
+            from nxtools.subject.patch import Patcher
 
-            self._engine = Ablator(lambda job: _load(self._options, self._store, job))
+            def patcher(job: Replacement) -> Patcher:
+                return Patcher(load(self._options, self._store, job, speaking=True))
+
+            self._engine = Ablator(patcher)
         return self._engine.answer(pull)
-
-
-def _load(options: dict[str, Any], store: Store, job: Replacement) -> Patcher:
-    """The subject that a line names, or the one that the user names, which must be the same."""
-    from nxtools.subject.identity import resolve, weights_fingerprint
-    from nxtools.subject.load import load_subject
-    from nxtools.subject.patch import Patcher
-    from nxtools.subject.recording import Remembered
-
-    name = options["subject"] or job.subject
-    allow_pickle = options["allow_pickle"]
-    try:
-        found = resolve(name, allow_pickle=allow_pickle)
-    except ModelError as error:
-        if options["subject"]:
-            raise
-        raise ModelError(f"the subject {name!r} is not found by its name", hint="--subject DIR") from error
-    if weights_fingerprint(found.path, Remembered(store), allow_pickle=allow_pickle) != job.fingerprint:
-        hint = "--subject DIR of the one that they were recorded with"
-        raise ModelError("is not the subject of these units", where=name, hint=hint)
-    subject = load_subject(
-        found.path,
-        device=options["device"],
-        dtype=job.dtype,
-        module=None if job.site == "mlp" else job.site,
-        trust_remote_code=options["trust_remote_code"],
-        allow_pickle=allow_pickle,
-        speaking=True,
-    )
-    return Patcher(subject)

@@ -39,6 +39,11 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
 )
 @inputs_argument
 @click.option("--subject", required=True, metavar="DIR|HUB_ID", help="The model under study.")
+@click.option(
+    "--twin",
+    type=click.Choice(["permuted", "random"]),
+    help="Record a twin of it that has learned nothing: weights permuted within each matrix, or drawn anew.",
+)
 @click.option("--layers", metavar="0-3,7", help="Layers to record  [default: all].")
 @click.option("--units", metavar="2:41,…", help="Only these units, as LAYER:INDEX.")
 @click.option(
@@ -98,7 +103,7 @@ nx-record --subject DIR --separator '<|endoftext|>' --units 2:41,2:42 stories.tx
     help="A BOS token in front of each context; auto: as the tokenizer does.",
 )
 @click.option("--keep-first", is_flag=True, help="Count the first position of a context, too.")
-@click.option("--seed", default=0, show_default=True, help="Deals documents into sets and draws by chance.")
+@click.option("--seed", default=0, show_default=True, help="Deals documents into sets, draws, makes twins.")
 @click.option(
     "--top", type=click.IntRange(1), default=20, show_default=True, help="Excerpts per list, set and unit."
 )
@@ -204,6 +209,7 @@ def main(**options: Any) -> int:
 def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
     from nxtools.subject.excerpts import Cut
     from nxtools.subject.identity import resolve
+    from nxtools.subject.twin import Twin
     from nxtools.subject.wanted import Model, Want
 
     pool = tuple(_numbers(options["pool"], "--pool"))
@@ -226,6 +232,7 @@ def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
         module=options["module"],
         trust_remote_code=options["trust_remote_code"],
         allow_pickle=options["allow_pickle"],
+        twin=Twin(options["twin"], options["seed"]) if options["twin"] else None,
     )
     want = Want(
         layers=tuple(_numbers(options["layers"], "--layers")) if options["layers"] else None,

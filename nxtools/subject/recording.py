@@ -16,7 +16,6 @@ import orjson
 from nxtools.errors import InputError, NxError
 from nxtools.records import SETS
 from nxtools.stream import Record
-from nxtools.subject.identity import weights_fingerprint
 from nxtools.subject.planning import ONCE_WITHOUT, Planned
 from nxtools.subject.tabling import Tabling
 from nxtools.subject.wanted import LayerFacts, Model, Want, pool_size, shards_of, wanted_layers
@@ -68,9 +67,7 @@ class Job:
     def __init__(self, store: Store, bulk: Store, model: Model, planned: Planned, want: Want) -> None:
         self.store, self.bulk = store, bulk
         self.model, self.planned, self.want = model, planned, want
-        self.fingerprint = weights_fingerprint(
-            model.resolved.path, Remembered(store), allow_pickle=model.allow_pickle
-        )
+        self.fingerprint = model.fingerprint(Remembered(store))
         self.subject_question: Record = {
             "weights": self.fingerprint,
             "dtype": model.dtype,
@@ -158,7 +155,7 @@ class Job:
             "kind": "recording",
             "v": 1,
             "run": question_digest("run", RECORDING_VERSION, run),
-            "subject": {"name": self.model.resolved.name, "fingerprint": self.fingerprint},
+            "subject": {"name": self.model.name, "fingerprint": self.fingerprint},
             "dtype": self.model.dtype,
             "context": int(self.planned.plan.contexts.shape[1]),
             "bos": self.planned.bos,

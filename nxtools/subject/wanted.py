@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nxtools.errors import UsageError
-from nxtools.subject.identity import Resolved
+from nxtools.subject.identity import Remembers, Resolved, weights_fingerprint
+from nxtools.subject.twin import Twin
 
 if TYPE_CHECKING:
     from nxtools.subject.excerpts import Plan
@@ -31,11 +32,22 @@ class Model:
     module: str | None
     trust_remote_code: bool
     allow_pickle: bool
+    twin: Twin | None = None
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return self.resolved.name if self.twin is None else self.twin.name(self.resolved.name)
+
+    def fingerprint(self, remember: Remembers) -> str:
+        """`sha256:…` over the weights; of a twin, over what they follow from."""
+        weights = weights_fingerprint(self.resolved.path, remember, allow_pickle=self.allow_pickle)
+        return weights if self.twin is None else self.twin.fingerprint(weights)
 
     def load(self) -> Subject:
         from nxtools.subject.load import load_subject
 
-        return load_subject(
+        subject = load_subject(
             self.resolved.path,
             device=self.device,
             dtype=self.dtype,
@@ -43,6 +55,9 @@ class Model:
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
         )
+        if self.twin is not None:
+            self.twin.take_over(subject.model)
+        return subject
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ NEARLY = 0.7
 SIZES = np.arange(1, LONGEST + 1)
 SETTLING = 3  # rounds in which a new kind and the background find their values
 NONE = np.zeros(0, dtype=np.intp)
-WORTH = 3e-4  # of the squared error: what a literal must remove
+# What a literal must remove, of the squared error and of what all before it have removed: where one token
+# says nearly everything, little is added that only makes the sentence longer.
+WORTH = 3e-4
+WORTH_BESIDE = 4e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class _Search:
         self.taken = np.zeros(len(values), dtype=np.intp)  # length of the context that took the position
         self.named = np.zeros(self.none + 1, dtype=bool)  # by head
         self.total = float((residuals * (values - mean)).sum())
+        self.removed = 0.0  # of that, by what was chosen
         self.kinds: Kinds | None = None
 
     def consider(self, kinds: Kinds, check: Check, kind_gain: float = KIND_GAIN) -> None:
@@ -142,20 +146,24 @@ class _Search:
         """Take the best kind, or the best context and those nearly as good that do not touch it."""
         gains = self.sum * self.sum / ((self.weight + self.trust) * self.cost)
         best = float(gains.max())
-        worth = WORTH * self.total
+        worth = max(WORTH * self.total, WORTH_BESIDE * self.removed)
         while self.kinds is not None:
             kind_gains = self.kind_sum * self.kind_sum / (self.kind_weight + self.shrink) * self.kind_open
             kind = int(kind_gains.argmax())
             if kind_gains[kind] <= max(best, worth):
                 worth = max(worth, float(kind_gains[kind]))
                 break
+            gain = float(kind_gains[kind] / self.kind_open[kind])
             self.kind_open[kind] = 0
             if self._holds(kind):
+                self.removed += gain
                 return [self._take_kind(kind)]
         good = np.flatnonzero(gains > max(worth, NEARLY * best))
         good = good[np.argsort(-gains[good], kind="stable")]
         _, first = np.unique(self.evidence.contexts.head[good], return_index=True)
-        return self._take_contexts(good[np.sort(first)]) if len(good) else []
+        good = good[np.sort(first)]
+        self.removed += float((gains[good] * self.cost[good]).sum())
+        return self._take_contexts(good) if len(good) else []
 
     def _holds(self, kind: int) -> bool:
         """Whether the kind removes error on the validation tokens that no rule names alone."""

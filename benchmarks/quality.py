@@ -1,9 +1,11 @@
-"""How good explanations are: the real pipe at several budgets, beside the baselines and an untrained twin.
+r"""How good explanations are: the real pipe at several budgets, beside the baselines and untrained twins.
 
     python benchmarks/quality.py --subject DIR --text FILE [--separator LINE] [--excerpts N]
+    python benchmarks/quality.py --subject DIR --text FILE --excerpts 20000 --pool 1000,400,200 \
+        --evidence top=20,random=10 --every 8 --literals 30 --no-twin
 
 Prints a Markdown table of mean scores, absent ones counted as 0, by number of literals; then the token
-baselines, the null, and a twin of the subject with random weights.
+baselines, the null, what a corpus table adds, and twins of the subject, permuted and drawn anew.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ def main() -> None:
     parser.add_argument("--text", default="python-docs:held-out")
     parser.add_argument("--separator")
     parser.add_argument("--excerpts", type=int)
+    parser.add_argument("--pool", default="400,200,200")
+    parser.add_argument("--evidence", default="top=10,random=10")
+    parser.add_argument("--every", type=int, default=1, help="score one unit in so many")
     parser.add_argument("--no-twin", action="store_true")
     parser.add_argument("--literals", type=int, nargs="*", default=BUDGETS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         units = Path(folder, "units.jsonl")
-        record(options, options.subject, units)
+        record(options, units)
         print(f"| predictor | {' | '.join(FIGURES)} | units, absent |")
         print("|---|" + "---|" * (len(FIGURES) + 1))
         for literals in options.literals:
@@ -62,20 +67,24 @@ def main() -> None:
         run(["nx-explain", str(units), "-o", str(explained)])
         series = ["explanation", "token-list", "token-table", "null"]
         show(folder, "pattern, default options", [str(explained)], series)
-        if not options.no_twin:
-            twin = Path(folder, "twin")
-            make_twin(options.subject, twin)
-            record(options, str(twin), units)
+        record(options, units, "--tables", "corpus")
+        run(["nx-explain", str(units), "-o", str(explained)])
+        show(folder, "pattern, with a corpus table", [str(explained)], ["explanation", "corpus-table"])
+        for twin in () if options.no_twin else ("permuted", "random"):
+            record(options, units, "--twin", twin)
             run(["nx-explain", str(units), "-o", str(explained)])
-            show(folder, "twin with random weights: pattern, default options", [str(explained)], series)
+            show(folder, f"{twin} twin: pattern, default options", [str(explained)], series)
 
 
-def record(options: argparse.Namespace, subject: str, units: Path) -> None:
-    recorded = units.with_name("recorded.jsonl")
+def record(options: argparse.Namespace, units: Path, *more: str) -> None:
+    recorded, every = units.with_name("recorded.jsonl"), units.with_name("every.jsonl")
     extra = ["--separator", options.separator] if options.separator else []
     extra += ["--excerpts", str(options.excerpts)] if options.excerpts else []
-    run(["nx-record", "--subject", subject, *extra, options.text, "-o", str(recorded)])
-    run(["nx-top", str(recorded), "-o", str(units)])
+    extra += ["--pool", options.pool, *more]
+    run(["nx-record", "--subject", options.subject, *extra, options.text, "-o", str(recorded)])
+    run(["nx-top", "--evidence", options.evidence, str(recorded), "-o", str(every)])
+    with every.open("rb") as lines, units.open("wb") as kept:
+        kept.writelines(line for number, line in enumerate(lines) if number % options.every == 0)
 
 
 def run(command: list[str]) -> None:
@@ -108,16 +117,6 @@ def scores(path: Path, series: str) -> Iterator[dict[str, Any]]:
                 if series in ("explanation", place.get("name")):
                     yield from place.get("scores", [])[:1]
                     break
-
-
-def make_twin(subject: str, folder: Path) -> None:
-    """A model of the same shape and tokenizer whose weights were drawn anew."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(subject)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(subject).save_pretrained(folder)
 
 
 if __name__ == "__main__":

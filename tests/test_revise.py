@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 import pytest
 from assistants import unit as unit_of
-from conftest import ROOT, Run
+from conftest import ROOT, Ran, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import build, save
@@ -92,13 +93,21 @@ def revised(record: Record) -> Record:
 # The whole way
 
 
+def counted(done: Ran) -> dict[str, int]:
+    """Answers by where they came from, as stderr says at the end."""
+    said = re.findall(r"(\d+) (answers computed|taken from the store)", done.stderr.decode())
+    return {what.split()[-1]: int(count) for count, what in said}
+
+
 def test_units_are_revised_once_and_for_all(run: Run, subject: Path, explained: bytes) -> None:
     command = f"nx-revise --subject {subject} --pool 30 --rounds 2"
+    begun = run(command, stdin=b"".join(explained.splitlines(keepends=True)[:3]))
     done = run(command, stdin=explained)
     assert done.returncode == 0, done.stderr
+    assert counted(done)["store"] == counted(begun)["computed"] > 0
     again = run(f"{command} --offline", stdin=explained)
     assert again.returncode == 0 and again.stdout == done.stdout
-    assert b"computed" not in again.stderr
+    assert counted(again) == {"store": sum(counted(done).values())}
     assert run(f"{command} --offline", stdin=done.stdout).stdout == done.stdout
     for given_, found in zip(read(explained), read(done.stdout), strict=True):
         new, old = found["explanations"]

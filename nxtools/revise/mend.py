@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import Atom, token
-from nxtools.pattern.fit import rounded
+from nxtools.pattern.fit import levels_around
 from nxtools.pattern.index import LONGEST, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
@@ -78,8 +78,11 @@ class Mender:
 
     def _weigh(self, weights: Floats) -> None:
         each = np.broadcast_to(weights[:, None], self._valid.shape)[self._valid].astype(np.float64)
-        self.weights = np.bincount(self._same, each, len(self.tokens))
-        self.values = np.bincount(self._same, each * self._activations, len(self.tokens)) / self.weights
+        size = len(self.tokens)
+        self.weights = totals(self._same, each, size)
+        self.squares = totals(self._same, each**2, size)
+        sums = totals(self._same, each * self._activations, size)
+        self.values = sums / np.maximum(self.weights, 1e-12)
         self.total = float((each * self._activations**2).sum())
 
     def weighted(self, weights: Floats) -> Mender:
@@ -108,7 +111,7 @@ class Mender:
         """The sentence of the rules, and the activation that it prints as 10."""
         fitted = self._fit(rules)
         scale = float(np.abs(np.append(fitted.values, fitted.otherwise)).max()) or 1.0
-        *levels, rest = rounded(np.append(fitted.values, fitted.otherwise) / scale)
+        levels, rest = levels_around(fitted.values / scale, fitted.otherwise / scale)
         said = tuple(Rule(steps, level) for steps, level in zip(fitted.rules, levels, strict=True))
         return Pattern(said, rest), scale
 
@@ -149,11 +152,12 @@ class Mender:
         base, otherwise = self._background(rules, others, values, owner < 0)
         predicted = base.copy()
         weighted = np.bincount(owner + 1, self.weights, len(rules) + 1)[1:]
+        trust = _trust(weighted, np.bincount(owner + 1, self.squares, len(rules) + 1)[1:])
         summed = np.bincount(owner + 1, self.weights * self.values, len(rules) + 1)[1:]
         for place in named:
             at = self.matches(rules[place])
             prior = values[below[place]] if below[place] >= 0 else (base[at].mean() if len(at) else otherwise)
-            values[place] = (summed[place] + SHRINK * prior) / (weighted[place] + SHRINK)
+            values[place] = (summed[place] + trust[place] * prior) / (weighted[place] + trust[place])
         mine = owner >= 0
         predicted[mine] = values[owner[mine]]
         error = float((self.weights * (self.values - predicted) ** 2).sum())
@@ -173,7 +177,8 @@ class Mender:
                 at = self.matches(rules[place])
                 base[at] -= steps[place]
                 weight = weights[at]
-                steps[place] = (weight * (self.values[at] - base[at])).sum() / (weight.sum() + SHRINK)
+                trust = float(_trust(weight.sum(), np.where(weight > 0, self.squares[at], 0.0).sum()))
+                steps[place] = (weight * (self.values[at] - base[at])).sum() / (weight.sum() + trust)
                 base[at] += steps[place]
             shift = float((weights * (self.values - base)).sum() / total) if total else 0.0
             otherwise += shift
@@ -242,18 +247,20 @@ class Mender:
     ) -> list[tuple[float, Steps]]:
         """The best tokens after tokens."""
         contexts, size = self.contexts, len(self.contexts)
-        sums, weights = np.zeros(size), np.zeros(size)
+        sums, weights, squares = np.zeros(size), np.zeros(size), np.zeros(size)
         for back in range(min(self.depth, LONGEST)):
             number = self.of_position[:, back]
             at = np.flatnonzero((number >= 0) & (fitted.rank < back + 1))
             sums += np.bincount(number[at], residual[at], size)
             weights += np.bincount(number[at], self.weights[at], size)
+            squares += np.bincount(number[at], self.squares[at], size)
         named = np.zeros(len(self.lexicon), bool)
         for head in heads:
             if head.form == "token":
                 named[self.lexicon.ids(head)] = True
         cost = contexts.length - named[contexts.token[contexts.head]]
-        rate = np.where(cost <= room, sums * sums / ((weights + SHRINK) * np.maximum(cost, 0.5)), 0.0)
+        shrunk = weights + _trust(weights, squares)
+        rate = np.where(cost <= room, sums * sums / (shrunk * np.maximum(cost, 0.5)), 0.0)
         while len(rate) and rate[best := int(rate.argmax())] > 0:
             steps = self._named(contexts.ids(best))
             if steps is not None and steps not in taken:
@@ -279,7 +286,7 @@ class Mender:
         return [(rate, steps) for rate, steps in found if steps not in taken]
 
     def _alone(self, residual: Floats, at: Numbers) -> list[tuple[float, Steps]]:
-        gain = self._gains(self.tokens[at, 0], residual[at], self.weights[at])
+        gain = self._gains(self.tokens[at, 0], residual, at)
         kinds = np.argsort(-gain)[:8].tolist()
         return [(KIND_GAIN * float(gain[kind]), (self.kinds.atoms[kind],)) for kind in kinds]
 
@@ -303,7 +310,7 @@ class Mender:
                 break
             here = order[starts[head] : starts[head + 1]]
             here = here[open_[here]]
-            gain = self._gains(self.tokens[here, varied], residual[here], self.weights[here])
+            gain = self._gains(self.tokens[here, varied], residual, here)
             kind = int(gain.argmax())
             atom, other = token(text), self.kinds.atoms[kind]
             steps = (other, atom) if fixed == 0 else (atom, other)
@@ -312,12 +319,23 @@ class Mender:
                 found.append((KIND_GAIN * float(gain[kind]) / cost, steps))
         return found
 
-    def _gains(self, tokens: NDArray[Any], residual: NDArray[Any], weights: NDArray[Any]) -> Floats:
-        """What each kind would remove, of the error at positions with these tokens."""
-        size = len(self.kinds.ids)
-        places = self._place[tokens]
-        sums = self.kinds.sums(totals(places, residual, size + 1)[:size])
-        return sums**2 / (self.kinds.sums(totals(places, weights, size + 1)[:size]) + SHRINK)
+    def _gains(self, tokens: NDArray[Any], residual: Floats, at: Numbers) -> Floats:
+        """What each kind would remove, of the error at positions `at` with these tokens."""
+        size, places = len(self.kinds.ids), self._place[tokens]
+        sums, weights, squares = (
+            self.kinds.sums(totals(places, values[at], size + 1)[:size])
+            for values in (residual, self.weights, self.squares)
+        )
+        return np.asarray(sums**2 / (weights + _trust(weights, squares)))
+
+
+def _trust(weights: Any, squares: Any) -> Any:
+    """What the less specific rule weighs against positions of these weights and squared weights.
+
+    It is worth SHRINK of them, and few heavy ones are still few: by Kish's effective number, (Σw)² / Σw², one
+    of them weighs Σw² / Σw.
+    """
+    return SHRINK * squares / np.maximum(weights, 1e-12) + 1e-9
 
 
 def _rank(steps: Steps) -> float:

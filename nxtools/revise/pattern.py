@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nxtools.errors import InputError
 from nxtools.explain.pattern import side
+from nxtools.pattern.atoms import Form
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.kinds import Kinds
@@ -34,15 +35,15 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 2  # of the question: raise it when a revision would come out differently
+VERSION = 4  # of the question: raise it when a revision would come out differently
 
 SHOWN = 5  # counterexamples of each sort that a reviser sees, and as many that only scores see
 STRONG = 20  # new texts of each side that weigh as own ones do
 STEPS = 80
-# Weights of the unit's own excerpts and of strong new texts, against 1 for ordinary text: what is best
-# depends on the unit, and validation says which.
-WEIGHTS = ((8.0, 6.0), (16.0, 12.0), (32.0, 24.0))
-NEIGHBOUR = 1.0  # weight of a neighbour's positions: many, and in no natural text
+# Weights of the unit's own excerpts, of strong new texts and of neighbours, against 1 for ordinary text. What
+# is best depends on the unit, and validation says which. Neighbours are many, and in no natural text.
+WEIGHTS = ((8.0, 6.0, 0.0), (16.0, 12.0, 0.0), (32.0, 24.0, 0.0), (16.0, 12.0, 1.0))
+LIKENESSES: tuple[Form, ...] = ("much-like", "like", "roughly-like")
 
 Activations = NDArray[np.float32]
 
@@ -128,21 +129,24 @@ class Revision:
     def versions(self, text: str, reserved: Mapping[str, set[int]]) -> list[tuple[str, Pattern, float]]:
         """Mended sentences: how each was made, the sentence, its scale. `reserved` rows are not seen."""
         rules = [rule.steps for rule in parse(text).rules]
-        rows = [self._rows(own, strong, reserved) for own, strong in WEIGHTS]
+        near = any(new.source == "neighbours" for new in self.new)
+        weights = [each for each in WEIGHTS if near or not each[2]]
+        rows = [self._rows(*each, reserved) for each in weights]
         depth = max([DEPTH, *map(len, rules)])
         evidence = Mender(self.lexicon, self.kinds, rows[0], depth)
         found = []
-        for (_, strong), weighted in zip(WEIGHTS, rows, strict=True):
+        for (_, strong, neighbour), weighted in zip(weights, rows, strict=True):
             mender = evidence.weighted(weighted.weights)
             mended = mender.mend(rules, self.budget.literals, STEPS)
             pattern, scale = mender.pattern(mended)
             while not self.budget.allows(pattern) and mended:  # too many characters
                 mended = mender.shorter(mended)
                 pattern, scale = mender.pattern(mended)
-            found.append((f"mended, strong excerpts {strong:g} times", pattern, scale))
+            by = " with neighbours" if neighbour else ""
+            found.append((f"mended{by}, strong texts {strong:g} times", pattern, scale))
         return found
 
-    def _rows(self, own: float, strong: float, reserved: Mapping[str, set[int]]) -> Rows:
+    def _rows(self, own: float, strong: float, neighbour: float, reserved: Mapping[str, set[int]]) -> Rows:
         shown, sign = self.unit.shown("evidence"), self.unit.sign
         mine = [r for r, pick in enumerate(shown.picks) if self.shared is None or pick != "random"]
         table = shown.table
@@ -157,7 +161,7 @@ class Revision:
                 [r for r in range(len(new.names)) if r not in reserved.get(new.source, ())], np.intp
             )
             values = side(new.activations[keep], sign)
-            weights = np.full(len(keep), NEIGHBOUR if new.source == "neighbours" else 1.0)
+            weights = np.full(len(keep), neighbour if new.source == "neighbours" else 1.0)
             if new.source != "neighbours":
                 for height in (values, -values):
                     peaks = np.nan_to_num(height, nan=-np.inf).max(1, initial=-np.inf)
@@ -184,7 +188,7 @@ class Revision:
 def _kinds(shared: Shared) -> Kinds:
     """What the tokens of a pool have in common."""
     ids = np.unique(shared.lexicon.one_per_text()[shared.pool.ids("evidence")])
-    return Kinds(shared.lexicon, ids, len(ids))
+    return Kinds(shared.lexicon, ids, len(ids), LIKENESSES)
 
 
 def _correlation(truth: Activations, predicted: NDArray[Any]) -> float | None:

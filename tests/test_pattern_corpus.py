@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -55,14 +56,14 @@ def test_each_token_weighs_what_it_occurs_and_has_its_mean(seed: int, excerpts: 
         assert np.isclose(values[tokens == token].mean(), mean, atol=1e-5)
 
 
-def learned(sentence: str, *, table: bool, order: int = 1) -> Learned:
+def learned(sentence: str, *, table: bool, order: int = 1, times: float = 1.0) -> Learned:
     """From a pool of 20 excerpts, and where there is a table, from means over 2,000."""
     every, check, own = text(2000, 1), text(60, 2), text(4, 3)
     chance = np.random.default_rng(4)
 
     def unit(ids: NDArray[np.int32]) -> NDArray[np.float32]:
         exact = 5 * execute(parse(sentence), ids, LEXICON)
-        return (exact + chance.normal(size=ids.shape)).astype(np.float32)
+        return np.float32(times) * (exact + chance.normal(size=ids.shape)).astype(np.float32)
 
     values, pool = unit(every), every[:20]
     known = counted(every)
@@ -110,3 +111,19 @@ def test_levels_keep_the_order_of_values_and_the_strongest_is_ten(
     assert levels[0] == 100 and all(-100 <= level <= 100 for level in (*levels, rest))
     order = np.argsort(shares, kind="stable")
     assert (np.diff(np.array(levels)[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_unit_turned_round_has_the_mirrored_pattern(table: bool) -> None:
+    usual, mirrored = learned(TRUTH, table=table), learned(TRUTH, table=table, times=-1.0)
+    assert {rule.steps: rule.level for rule in mirrored.pattern.rules} == {
+        rule.steps: -rule.level for rule in usual.pattern.rules
+    }
+    assert mirrored.pattern.otherwise == -usual.pattern.otherwise
+    assert (mirrored.scale, mirrored.coverage) == (usual.scale, usual.coverage)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_unit_scaled_has_the_same_pattern(table: bool) -> None:
+    usual, scaled = learned(TRUTH, table=table), learned(TRUTH, table=table, times=8.0)
+    assert scaled.pattern == usual.pattern and scaled.scale == 8 * usual.scale

@@ -21,6 +21,7 @@ SCIENCE = {
     "explain",
     "simulate",
     "score",
+    "judge",
     "revise",
     "puzzles",
     "directions",

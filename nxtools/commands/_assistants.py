@@ -114,7 +114,7 @@ class Assisted:
         """Runs a command's step over its units. unread: answers that came and could not be used, so far;
         told: what else there is to say at the end, and also: said after it."""
         if self._dry is not None:
-            return self._count_units(begin, self._dry)
+            return self._count_units(begin, self._dry, prepare)
 
         def finish(progress: Progress, counts: Counts) -> None:
             counts.failed += unread()
@@ -145,13 +145,18 @@ class Assisted:
         progress.say("; ".join(filter(None, [described(found["by"], found), self._spent()])))
         return self.shared.status(loop.counts)
 
-    def _count_units(self, begin: Callable[[Store], Callable[[Record], Step]], dry: DryRun) -> int:
+    def _count_units(
+        self,
+        begin: Callable[[Store], Callable[[Record], Step]],
+        dry: DryRun,
+        prepare: Callable[[Iterable[Record]], Iterable[Record]],
+    ) -> int:
         from nxtools.records import check_unit
         from nxtools.stage import Loop
 
         reader = self.shared.reader(check_unit)
         with self.shared.open_store() as store:
-            loop = Loop(reader, begin(store), store, where=lambda: reader.where, ready=reader.ready)
+            loop = Loop(prepare(reader), begin(store), store, where=lambda: reader.where, ready=reader.ready)
             return self._count(loop, dry)
 
     def _count(self, loop: Loop, dry: DryRun) -> int:

@@ -26,6 +26,8 @@ from nxtools.commands._explained import (
     with_baselines,
     with_previous,
 )
+from nxtools.commands._judging import METHODS as JUDGED
+from nxtools.commands._judging import check_no_judging, judging_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,7 +47,9 @@ nx-score --method ablation --subject samples/pydoc-1m explained.jsonl
 """
 
 # Each in a module with `run(shared, options)`, which is imported when it is asked for.
-OTHER_METHODS = {"ablation": "nxtools.commands._ablation"}
+OTHER_METHODS = {"ablation": "nxtools.commands._ablation"} | dict.fromkeys(
+    JUDGED, "nxtools.commands._judging"
+)
 
 
 @command(
@@ -105,6 +109,7 @@ OTHER_METHODS = {"ablation": "nxtools.commands._ablation"}
 )
 @assistant_options
 @ablation_options
+@judging_options
 @click.option("--literals", default=30, show_default=True, help="Tokens that the token list may name.")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
@@ -120,10 +125,13 @@ def main(**options: Any) -> int:
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-score", options)
+    if options["method"] != "ablation":
+        check_no_ablation()
+    if options["method"] not in JUDGED:
+        check_no_judging()
     if options["method"] != "correlation":
         other = importlib.import_module(OTHER_METHODS[options["method"]])
         return int(other.run(shared, options))
-    check_no_ablation()
     everything = (*SERIES, *TABLES)
     wanted = {"all": everything, "null": ("explanation", "null"), "none": ("explanation",)}[
         options["baselines"]

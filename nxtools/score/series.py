@@ -293,13 +293,14 @@ def _stacked(job: Job, shown: Shown) -> Activations:
 
 def _packed(scored: Sequence[Scored]) -> list[dict[str, str]]:
     """Each unit's figures under the summary's reweighted documents: 16-bit steps over -1 … 1, by figure."""
-    return [
-        {
-            name: base64.b64encode(np.rint(values * 32767).astype("<i2").tobytes()).decode()
-            for name, values in of_unit.items()
-        }
-        for of_unit in replicates(scored)
-    ]
+    return [packed(of_unit) for of_unit in replicates(scored)]
+
+
+def packed(replicates: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
+    return {
+        name: base64.b64encode(np.rint(values * 32767).astype("<i2").tobytes()).decode()
+        for name, values in replicates.items()
+    }
 
 
 def unpacked(packed: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:

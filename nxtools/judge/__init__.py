@@ -1,0 +1,1 @@
+"""What an assistant can tell of an explanation short of numbers: which excerpts it fits, which tokens."""

@@ -1,0 +1,341 @@
+"""Detection and fuzzing: which excerpts are judged, what judges are asked, how right they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from assistants import Scripted, failing, run, said, unit
+from gguf_model import CHAT, write_gguf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+
+from nxtools.assistant.asking import Asking
+from nxtools.judge.asked import read_written
+from nxtools.judge.choosing import Chosen, choose
+from nxtools.judge.figures import Verdict, figures, measure
+from nxtools.judge.judge import Judge, Judging
+from nxtools.records import Failure
+from nxtools.store import Store
+from nxtools.unit import Unit
+
+Record = dict[str, Any]
+
+FIRES = [(" a", 0.0), (" mast", 5.0), (" and", 0.2), (" sail", 2.0), (" so", 0.0)]
+FAINT = [(" one", 0.0), (" oar", 0.9), (" day", 0.3), (" it", 0.0), (" is", None)]
+QUIET = [(" the", 0.0), (" dog", 0.3), (" ran", 0.0), (" off", 0.1), (" then", 0.0)]
+
+
+def line(index: int = 0, pairs: int = 6) -> Record:
+    """A unit with so many active and silent held-out excerpts, told apart by their first token."""
+    rows: list[Any] = [("evidence", "top", [(" ship", 8.0)])]
+    for number in range(pairs):
+        fires = FIRES if number % 2 else FAINT
+        rows.append(("held-out", "spread", [(f"<{number}>", 0.0), *fires]))
+        rows.append(("held-out", "random", [(f"({number})", 0.0), *QUIET]))
+    told = {"id": "e", "text": "parts of a ship", "by": {"explainer": "x"}}
+    return unit(rows, index=index) | {"explanations": [told]}
+
+
+def chosen(record: Record, **how: Any) -> Chosen:
+    found = choose(Unit(record), "+", how.get("share", 0.1), how.get("most", 50), contrast=True)
+    assert isinstance(found, Chosen)
+    return found
+
+
+# Which excerpts
+
+
+def test_active_is_above_a_share_of_the_maximum_on_evidence() -> None:
+    assert chosen(line()).threshold == pytest.approx(0.8)
+    assert len(chosen(line()).active) == 6
+    assert (
+        len(chosen(line(), share=0.5).active) == 3
+    )  # the faint ones are silent now, but were not drawn at random
+    assert [len(chosen(line(), most=2).active), len(chosen(line(), most=2).silent)] == [2, 2]
+    strengths = [chosen(line()).share(row) for row in chosen(line()).active]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_what_cannot_be_chosen_is_a_failure_with_its_reason() -> None:
+    for rows, kind in [
+        ([("held-out", "top", FIRES)], "no-evidence"),
+        ([("evidence", "top", FIRES), ("held-out", "random", QUIET)], "no-active"),
+        ([("evidence", "top", FIRES), ("held-out", "top", FIRES)], "no-silent"),
+    ]:
+        found = choose(Unit(unit(rows)), "+", 0.1, 50, contrast=True)
+        assert isinstance(found, Failure)
+        assert found.kind == kind
+
+
+def test_the_order_is_drawn_by_unit_and_the_same_in_every_run() -> None:
+    orders = {index: [item.row for item in chosen(line(index)).mixed()] for index in range(4)}
+    assert orders == {index: [item.row for item in chosen(line(index)).mixed()] for index in range(4)}
+    assert len(set(map(tuple, orders.values()))) == 4
+
+
+@given(st.lists(st.lists(st.floats(0, 10, width=16), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_wrong_marks_are_as_many_and_on_other_tokens(values: list[list[float]]) -> None:
+    rows: list[Any] = [("evidence", "top", [(" x", 1.0)])]
+    rows += [("held-out", "top", [(f" {p}", v) for p, v in enumerate(row)]) for row in values]
+    found = choose(Unit(unit(rows)), "+", 0.1, 50, contrast=False)
+    if isinstance(found, Failure):
+        return
+    first, second = found.halves()
+    assert [item.row for item in first] == [item.row for item in second]
+    for one, other in zip(first, second, strict=True):
+        assert one.truth != other.truth
+        assert len(one.marks) == len(other.marks) > 0
+        assert not one.marks & other.marks
+        right = one if one.truth else other
+        strengths = found.strengths[one.row]
+        assert right.marks == {p for p, v in enumerate(strengths) if v >= 0.3 * strengths.max()}
+
+
+# What judges are asked
+
+
+def judged(
+    store: Store, script: Any, kind: str = "detection", abilities: Any = (), **how: Any
+) -> tuple[list[Any], Scripted, Judge]:
+    assistant = Scripted(script, abilities)
+    judge = Judge(Judging(Asking(assistant), kind, **how))
+    found: list[Any] = []
+
+    def step(record: Record) -> Any:
+        one = chosen(record)
+        passes = [one.mixed()] if kind == "detection" else one.halves()
+        said = yield from judge.judge(one, record["explanations"][0], passes)
+        found.extend(zip((item.truth for items in passes for item in items), said, strict=True))
+        return record
+
+    run(step, [line()], store)
+    return found, assistant, judge
+
+
+def honest(payload: Any) -> Record:
+    """Says 1 of excerpts that begin with <."""
+    shown = payload.messages[-1].content.split("\n\n", 1)[1]
+    texts = re.findall(r"Excerpt \d+: (.*)", shown)
+    return said(json.dumps([int("<" in text) for text in texts]))
+
+
+def test_five_excerpts_a_prompt_and_an_answer_for_each(tmp_path: Path) -> None:
+    found, assistant, _ = judged(Store(tmp_path), honest)
+    assert len(found) == 12
+    assert all(answer.said == truth and answer.score is None for truth, answer in found)
+    shown = [ask.messages[-1].content for ask in assistant.asked]
+    assert [len(re.findall("Excerpt ", text)) for text in shown] == [5, 5, 2]
+    assert all("parts of a ship" in text for text in shown)
+    assert "mast" not in assistant.asked[0].messages[0].content
+
+
+def test_marked_versions_of_an_excerpt_never_stand_in_one_prompt(tmp_path: Path) -> None:
+    _, assistant, _ = judged(Store(tmp_path), lambda payload: said("[1,1,1,1,1]"), "fuzzing")
+    for ask in assistant.asked:
+        firsts = re.findall(r": (?:<<)?<(\d)>", ask.messages[-1].content)
+        assert len(firsts) == len(set(firsts))
+    everything = "".join(ask.messages[-1].content for ask in assistant.asked)
+    assert everything.count("<< mast>>") >= 3
+    assert everything.count("<<") == everything.count(">>")
+
+
+def test_an_answer_that_cannot_be_read_is_a_failure_and_not_a_0(tmp_path: Path) -> None:
+    found, _, judge = judged(Store(tmp_path), lambda payload: said("[1,0,maybe,1,1]"))
+    assert judge.unread == 3
+    assert all(isinstance(answer, Failure) and answer.kind == "unparseable" for _, answer in found)
+    found, _, judge = judged(Store(tmp_path / "other"), lambda payload: failing())
+    assert judge.unread == 0  # the loop counts those
+    assert all(isinstance(answer, Failure) and answer.kind == "http-500" for _, answer in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[1,0,1]", [1, 0, 1]),
+        (" [1, 0, 1]\n", [1, 0, 1]),
+        ("```json\n[1,0,1]\n```", [1, 0, 1]),
+        ('{"1":1,"2":0,"3":1}', [1, 0, 1]),
+        ("101", [1, 0, 1]),
+        ("1 0 1", [1, 0, 1]),
+        ("<think>[0,0,0]</think>[1,0,1]", [1, 0, 1]),
+        ("[1,0]", None),
+        ("[1,0,1,1]", None),
+        ("[1,0,2]", None),
+        ("[true,false,true]", None),
+        ("[1.0,0,1]", None),
+        ("The answer is [1,0,1]", None),
+        ('{"2":1,"1":0,"3":1}', None),
+        ("", None),
+    ],
+)
+def test_nothing_is_guessed(text: str, numbers: list[int] | None) -> None:
+    found = read_written({"text": text}, 3)
+    assert (None if found is None else [int(one.said) for one in found]) == numbers
+
+
+def test_probabilities_are_those_of_1_against_0_at_the_answers_own_tokens() -> None:
+    texts = ["[", "1", ",", "0", "]"]
+    half, most = math.log(0.5), math.log(0.75)
+    tokens = [{"text": text, "logprobs": {text: 0.0}} for text in texts]
+    tokens[1]["logprobs"] = {"1": most, "0": math.log(0.25)}
+    tokens[3]["logprobs"] = {"0": half, " 1": math.log(0.25), "x": math.log(0.25)}
+    found = read_written({"text": "[1,0]", "tokens": tokens}, 2)
+    assert found is not None
+    assert [one.score for one in found] == [pytest.approx(0.75), pytest.approx(1 / 3)]
+
+
+def test_engines_that_read_are_asked_one_excerpt_at_a_time_behind_one_prefix(tmp_path: Path) -> None:
+    def reading(payload: Any) -> Record:
+        p = 0.8 if "<" in payload.excerpt[0] else 0.1
+        return {"probabilities": [[1 - p, p] + [0.0] * 9], "mass": [0.9], "top": 10}
+
+    found, assistant, judge = judged(Store(tmp_path), reading, abilities=["slots"])
+    assert [answer.score for _, answer in found] == [0.8 if truth else 0.1 for truth, _ in found]
+    assert len({ask.prefix for ask in assistant.asked}) == 1
+    assert judge.by()["method"] == "all-at-once"
+
+    def faint(payload: Any) -> Record:
+        return reading(payload) | {"mass": [0.001]}
+
+    found, _, judge = judged(Store(tmp_path / "faint"), faint, abilities=["slots"])
+    assert judge.unread == len(found) == 12
+
+
+# How right they were
+
+PAIRS = st.lists(
+    st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2, max_size=30
+)
+
+
+@given(PAIRS)
+@settings(deadline=None, max_examples=60)
+def test_figures_agree_with_scipy_and_with_counting(pairs: list[tuple[bool, bool, float]]) -> None:
+    truth, told, scores = (np.array(column) for column in zip(*pairs, strict=True))
+    found = {name: float(v[0]) for name, v in figures(truth, told, scores, np.ones((len(pairs), 1))).items()}
+    count = {(t, s): sum(pair[:2] == (t, s) for pair in pairs) for t in (True, False) for s in (True, False)}
+    active, silent = count[True, True] + count[True, False], count[False, True] + count[False, False]
+    if not active or not silent:
+        assert math.isnan(found["balanced_accuracy"])
+        assert math.isnan(found["auroc"])
+        return
+    by_hand = (count[True, True] / active + count[False, False] / silent) / 2
+    assert found["balanced_accuracy"] == pytest.approx(by_hand, abs=1e-9)
+    precision_and_recall = 2 * count[True, True] + count[False, True] + count[True, False]
+    assert found["f1"] == pytest.approx(2 * count[True, True] / precision_and_recall, abs=1e-9)
+    wins = mannwhitneyu(scores[truth], scores[~truth]).statistic
+    assert found["auroc"] == pytest.approx(wins / (active * silent), abs=1e-9)
+
+
+def test_weights_count_excerpts_as_often() -> None:
+    rng = np.random.default_rng(0)
+    truth, told, scores = rng.random(12) < 0.5, rng.random(12) < 0.5, rng.random(12)
+    times = rng.integers(1, 4, 12)
+    one = figures(truth, told, scores, times[:, None].astype(float))
+    many = figures(*(np.repeat(each, times) for each in (truth, told, scores)), np.ones((times.sum(), 1)))
+    assert all(one[name] == pytest.approx(many[name]) for name in one)
+
+
+def verdicts(count: int, skill: float, seed: int) -> list[Verdict]:
+    rng = np.random.default_rng([count, seed])
+    truth = np.arange(2 * count) < count
+    scores = rng.normal(size=2 * count) + np.where(truth, skill, 0)
+    return [
+        Verdict(str(n), str(n), bool(t), bool(s > skill / 2), float(s))
+        for n, (t, s) in enumerate(zip(truth, scores, strict=True))
+    ]
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    """Balanced accuracy and AUROC of a normal score that the active excerpts have `skill` more of."""
+    inside = {"balanced_accuracy": 0, "auroc": 0}
+    skill, runs = 1.5, 150
+    truth = {
+        "balanced_accuracy": 0.5 + math.erf(skill / 2 / math.sqrt(2)) / 2,
+        "auroc": 0.5 + math.erf(skill / 2) / 2,
+    }
+    for seed in range(runs):
+        found = measure(verdicts(10, skill, seed), str(seed)).intervals
+        for name in inside:
+            inside[name] += found[name][0] <= truth[name] <= found[name][1]
+    assert all(0.9 <= count / runs <= 1.0 for count in inside.values()), inside
+
+
+def test_a_judge_that_is_always_right_has_an_interval_with_a_width() -> None:
+    perfect = [Verdict(str(n), str(n), n < 5, n < 5, float(n < 5)) for n in range(10)]
+    found = measure(perfect, "unit")
+    assert found.values == {"balanced_accuracy": 1.0, "f1": 1.0, "auroc": 1.0}
+    assert all(low < 0.9 and high == 1.0 for low, high in found.intervals.values())
+    assert found.intervals == measure(perfect, "unit").intervals
+    assert measure(perfect[:5], "unit").absent == {"balanced_accuracy": "no-silent", "auroc": "no-silent"}
+
+
+# The command
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", chat=CHAT)
+
+
+def explained(units: int) -> bytes:
+    lines = [line(index) for index in range(units)]
+    for index, one in enumerate(lines):
+        one["explanations"][0]["text"] = f"parts of ship {index}"
+    return b"".join(orjson.dumps(one) + b"\n" for one in lines)
+
+
+@pytest.mark.parametrize("method", ["detection", "fuzzing"])
+def test_patterns_judge_and_the_null_stands_beside(run: Any, method: str) -> None:
+    told = {"text": '" mast" or " oar" (9)', "scale": 4.0, "by": {"explainer": "pattern"}}
+    lines = [line(index) | {"explanations": [told]} for index in range(2)]
+    lines[1]["explanations"] = [told | {"text": '" dog" (9)'}]
+    ran = run("nx-score", "--method", method, stdin=b"".join(orjson.dumps(one) + b"\n" for one in lines))
+    assert ran.returncode == 0, ran.stderr
+    first, second = map(orjson.loads, ran.stdout.splitlines())
+    score = first["explanations"][0]["scores"][0]
+    assert (score["method"], score["simulator"]) == (method, "pattern")
+    assert (score["balanced_accuracy"], score["auroc"]) == (1.0, 1.0)
+    assert (score["active"], score["silent"]) == (6, 6)
+    assert score["intervals"]["auroc"][0] < 1
+    wrong = second["explanations"][0]["scores"][0]
+    assert wrong["balanced_accuracy"] <= 0.5
+    null = second["baselines"][0]
+    assert (null["name"], null["explanation_of"]) == ("null", "0:0")
+    assert null["scores"][0]["balanced_accuracy"] == 1.0  # here units are all alike
+    assert b"balanced accuracy (chance 0.5)" in ran.stderr
+
+
+@pytest.mark.parametrize("simulation", ["generate", "all-at-once"])
+def test_a_real_model_judges_and_the_store_answers_the_second_time(
+    run: Any, model: Path, simulation: str
+) -> None:
+    words = ["nx-score", "--method", "detection", "--simulator", f"llama:{model}", "--simulation", simulation]
+    counted = run(*words, "--dry-run", stdin=explained(2))
+    calls = {"generate": 9, "all-at-once": 36}[simulation]  # two explanations and a null, of 12 excerpts each
+    assert f"{calls} calls to make" in counted.stderr.decode()
+    first = run(*words, "--allow-errors", "100%", stdin=explained(2))
+    assert first.returncode == 0, first.stderr
+    again = run(*words, "--allow-errors", "100%", "--offline", stdin=explained(2))
+    assert again.stdout == first.stdout
+    score = orjson.loads(first.stdout.splitlines()[0])["explanations"][0]["scores"][0]
+    assert score["by"]["method"] == simulation
+    if simulation == "generate":  # held to a grammar, so that even random weights write what can be read
+        assert score["active"] + score["silent"] == 12
+        assert "failed" not in score
+    assert b"excerpts failed" in first.stderr
+
+
+def test_options_of_judges_are_refused_elsewhere(run: Any) -> None:
+    for words in (["--each", "5"], ["--method", "ablation", "--active", "0.2"]):
+        ran = run("nx-score", *words, stdin=b"")
+        assert ran.returncode == 2
+        assert b"is for --method detection" in ran.stderr

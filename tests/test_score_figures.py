@@ -11,7 +11,7 @@ from scipy import stats
 
 from nxtools.score import bootstrap
 from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.score.figures import Pool, Sample, as_record, score, score_block, stacked
+from nxtools.score.figures import Pool, Sample, as_record, score, score_block
 
 PICKS = ["top"] * 5 + ["random"] * 5
 
@@ -146,14 +146,6 @@ def test_the_record_of_a_constant_prediction_is_null_with_a_reason():
     assert record["absent"] == dict.fromkeys(
         ["top_and_random", "top_only", "random_only"], "constant prediction"
     )
-
-
-def test_lists_from_json_become_arrays():
-    rows = stacked([[1.0, None], [2.0, 3.0, 4.0]])
-    assert rows.dtype == np.float32
-    np.testing.assert_array_equal(rows, [[1, np.nan, np.nan], [2, 3, 4]])
-    assert stacked([]).shape == (0, 0)
-    np.testing.assert_array_equal(stacked([[None, 0.5]]), np.array([[np.nan, 0.5]], np.float32))
 
 
 # Intervals

@@ -7,7 +7,7 @@ of which `pool` is a random sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import compress
@@ -104,18 +104,6 @@ class Scored:
     figures: dict[str, Figure]
     sums: dict[str, Floats] = field(repr=False)
     documents: dict[str, tuple[str, ...]] = field(repr=False)
-
-
-def stacked(rows: Iterable[Sequence[float | None]]) -> Activations:
-    """Lists of activations as JSON has them, None where left out: (excerpts, longest), NaN in the gaps."""
-    rows = list(rows)
-    longest = max(map(len, rows), default=0)
-    if all(len(row) == longest for row in rows):
-        return np.array(rows, dtype=np.float32).reshape(len(rows), longest)
-    out = np.full((len(rows), longest), np.nan, dtype=np.float32)
-    for place, row in zip(out, rows, strict=True):
-        place[: len(row)] = row
-    return out
 
 
 def score(sample: Sample, draws: int = bootstrap.DRAWS) -> Scored:

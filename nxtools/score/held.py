@@ -15,7 +15,7 @@ from nxtools.records import Failure
 from nxtools.score.ablation import FIGURES, PICKS, Ablated
 from nxtools.score.calibration import Calibration, fitted
 from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.score.series import Target
+from nxtools.score.series import Target, of_excerpts
 from nxtools.subject.replacing import TOLERANCE, Replacement
 from nxtools.unit import Shown
 
@@ -152,7 +152,7 @@ class Held:
         return fitted(kind, self._predicted(made, shown)[rows], shown.table.activations[rows])
 
     def _predicted(self, made: Mapping[str, Any] | Predict, shown: Shown) -> Activations:
-        return _stacked(shown, made) if isinstance(made, Mapping) else made(shown.table.ids)
+        return of_excerpts(made, shown) if isinstance(made, Mapping) else made(shown.table.ids)
 
     def ablated(
         self,
@@ -208,13 +208,3 @@ class Held:
             replaced=None if replaced is None else replaced[rows],
             moves=[moves and self.picks[row] == side for row in rows],
         )
-
-
-def _stacked(shown: Shown, expected: Mapping[str, Any]) -> Activations:
-    """Simulated activations in the order of the excerpts; NaN where there are none."""
-    rows = np.full(shown.table.activations.shape, np.nan, np.float32)
-    for row, excerpt in zip(rows, shown.excerpts, strict=True):
-        found = expected.get(excerpt)
-        if found is not None:
-            row[: len(found)] = np.array(found, np.float32)
-    return rows

@@ -202,7 +202,7 @@ def _validation(job: Job) -> Paired | None:
     target = job.target
     shown, pool = target.unit.shown(CALIBRATED_ON), None
     if job.expected is not None:
-        predicted = _stacked(job, shown)
+        predicted = of_excerpts(job.expected, shown)
         if np.isnan(predicted).all():
             return None
     else:
@@ -225,7 +225,7 @@ def _of_simulation(job: Job) -> Record:
         return {}
     shown = job.target.held_out
     found: Record = {}
-    failed = int((np.isnan(_stacked(job, shown)) & ~np.isnan(shown.table.activations)).sum())
+    failed = int((np.isnan(of_excerpts(job.expected, shown)) & ~np.isnan(shown.table.activations)).sum())
     if failed:
         found["failed_tokens"] = failed
     rows = [place for place, pick in enumerate(shown.picks) if pick in ("top", "random")]
@@ -261,7 +261,8 @@ def _sample(job: Job) -> Sample | Failure:
 def predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
     target = job.target
     if job.expected is not None:
-        return lambda ids: _stacked(job, target.held_out)
+        expected = job.expected
+        return lambda ids: of_excerpts(expected, target.held_out)
     if job.text is not None:
         pattern, lexicon = parse(job.text), target.lexicon
         return lambda ids: execute(pattern, ids, lexicon)
@@ -280,14 +281,15 @@ def _listed(expected: Mapping[str, Sequence[float | None]]) -> Record:
     return {"excerpts": " ".join(names), "lengths": list(map(len, rows)), "values": values}
 
 
-def _stacked(job: Job, shown: Shown) -> Activations:
+def of_excerpts(expected: Mapping[str, Sequence[float | None]], shown: Shown) -> Activations:
     """Simulated activations in the order of the excerpts; NaN where there are none."""
-    assert job.expected is not None
-    rows = np.full(shown.table.activations.shape, np.nan, np.float32)
-    for place, excerpt in enumerate(shown.excerpts):
-        found = job.expected.get(excerpt)
-        if found is not None:
-            rows[place, : len(found)] = np.array(found, np.float32)
+    shape = shown.table.activations.shape
+    found = [expected.get(excerpt, ()) for excerpt in shown.excerpts]
+    if all(len(row) == shape[1] for row in found):
+        return np.array(list(chain.from_iterable(found)), np.float32).reshape(shape)
+    rows = np.full(shape, np.nan, np.float32)
+    for place, row in zip(rows, found, strict=True):
+        place[: len(row)] = np.array(row, np.float32)
     return rows
 
 

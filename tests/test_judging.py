@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from nxtools.assistant.asking import Asking
+from nxtools.judge import intruder
 from nxtools.judge.asked import read_written
 from nxtools.judge.choosing import Chosen, choose
 from nxtools.judge.figures import Verdict, figures, measure
@@ -339,3 +340,60 @@ def test_options_of_judges_are_refused_elsewhere(run: Any) -> None:
         ran = run("nx-score", *words, stdin=b"")
         assert ran.returncode == 2
         assert b"is for --method detection" in ran.stderr
+
+
+# Intruders
+
+
+def intruded(store: Store, script: Any, **how: Any) -> tuple[Record, Scripted, Judge]:
+    assistant = Scripted(script, how.pop("abilities", ()))
+    judge = Judge(Judging(Asking(assistant), "intruder", **how))
+    found: list[Any] = []
+
+    def step(record: Record) -> Any:
+        one = chosen(record)
+        tried = intruder.trials(one, 4)
+        assert not isinstance(tried, Failure)
+        said = yield from intruder.ask(judge, one, tried)
+        found.append(intruder.scored(one, tried, said))
+        return record
+
+    run(step, [line()], store)
+    return found[0], assistant, judge
+
+
+def picks(payload: Any) -> Record:
+    lines = payload.messages[-1].content.splitlines()
+    (place,) = [number for number, text in enumerate(lines, start=1) if ": (" in text]
+    return said(str(place))
+
+
+def test_every_silent_excerpt_intrudes_once_on_active_ones(tmp_path: Path) -> None:
+    found, assistant, _ = intruded(Store(tmp_path), picks)
+    assert isinstance(found, intruder.Picked)
+    assert found.record["accuracy"] == 1.0
+    assert (found.record["trials"], found.record["chance"]) == (6, 0.25)
+    assert found.record["intervals"]["accuracy"][0] < 0.9
+    assert all(len(ask.messages[-1].content.splitlines()) == 4 for ask in assistant.asked)
+    assert "ship" not in str(assistant.asked)
+    assert len({one["intruder"] for one in found.record["judged"]}) == 6
+    assert len({picks(ask)["text"] for ask in assistant.asked}) > 1  # not always at the same place
+
+
+def test_what_is_not_the_number_of_an_excerpt_is_a_failure(tmp_path: Path) -> None:
+    for number, text in enumerate(["5", "0", "2 or 3", "none", '{"number":true}', "[1]"]):
+        found, _, judge = intruded(Store(tmp_path / str(number)), lambda payload, text=text: said(text))
+        assert isinstance(found, Failure)
+        assert (found.kind, judge.unread) == ("unparseable", 6)
+
+
+def test_intruders_by_a_real_model(run: Any, model: Path) -> None:
+    words = ["nx-score", "--method", "intruder", "--simulator", f"llama:{model}", "--simulation", "generate"]
+    first = run(*words, stdin=explained(2))
+    assert first.returncode == 0, first.stderr
+    again = run(*words, "--offline", stdin=first.stdout)
+    assert again.stdout == first.stdout
+    (entry,) = orjson.loads(first.stdout.splitlines()[0])["baselines"]
+    assert (entry["name"], entry["scores"][0]["trials"]) == ("intruder", 6)
+    assert b"accuracy (chance 0.2)" in first.stderr
+    assert run("nx-score", "--method", "intruder", stdin=b"").returncode == 2

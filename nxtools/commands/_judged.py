@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nxtools.commands._base import Shared
     from nxtools.judge.choosing import Chosen, Item
     from nxtools.judge.judge import Judge
+    from nxtools.judge.summary import JudgeSummary
     from nxtools.progress import Progress
     from nxtools.stage import Engine, Failure, Question, Step
     from nxtools.stream import Record
@@ -31,18 +32,21 @@ class Judged:
     """
 
     def __init__(self, shared: Shared, options: dict[str, Any], nulls: int) -> None:
-        from nxtools.judge.figures import CHANCE, FIGURES
-        from nxtools.judge.summary import JudgeSummary
-
         self.options = options
         self.method = str(options["method"])
         self.refused = 0  # explanations that nothing could be asked about
         self._nulls = nulls if options["simulator"] != "pattern" else None
         self._pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
-        series = ("explanation", "paraphrase", "truth", "unrevised", "null")
-        self.summary = JudgeSummary(self.method, FIGURES, series, CHANCE)
+        self.summary = self._summary()
         self._judge: Judge | None = None
         self._engine: Engine | None = None
+
+    def _summary(self) -> JudgeSummary:
+        from nxtools.judge.figures import CHANCE, FIGURES
+        from nxtools.judge.summary import JudgeSummary
+
+        series = ("explanation", "paraphrase", "truth", "unrevised", "null")
+        return JudgeSummary(self.method, FIGURES, series, CHANCE)
 
     def by_model(self, asking: Asking) -> None:
         from nxtools.judge.judge import Judge, Judging

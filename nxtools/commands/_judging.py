@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nxtools.store import Store
     from nxtools.stream import Record
 
-METHODS = ("detection", "fuzzing")
+METHODS = ("detection", "fuzzing", "intruder")
 OURS = ("active", "each", "together")
 NULLS = 100  # units whose null a language model is asked about
 
@@ -61,7 +61,12 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
 
     for name in typed("calibration", "literals"):
         raise UsageError(f"--{name} is for --method correlation")
-    judged = Judged(shared, options, NULLS)
+    if options["method"] == "intruder":
+        from nxtools.commands._intruder import Intruder
+
+        judged: Judged = Intruder(shared, options)
+    else:
+        judged = Judged(shared, options, NULLS)
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
         if options["explanations_from"] is not None:

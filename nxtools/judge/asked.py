@@ -144,14 +144,19 @@ def read_written(answer: Mapping[str, Any], count: int) -> list[Answered] | None
     Taken are a JSON array of 0 and 1, an object from "1" on, and as many bare digits; nothing is guessed.
     """
     whole = answer["text"]
-    text = _THOUGHT.sub("", whole).strip()
-    fenced = _FENCE.fullmatch(text)
-    text = fenced[1] if fenced else text
+    text = unfenced(whole)
     numbers = _numbers(text, count)
     if numbers is None:
         return None
     probabilities = _probabilities(answer.get("tokens") or [], whole, text, numbers)
     return [Answered(number == 1, p) for number, p in zip(numbers, probabilities, strict=True)]
+
+
+def unfenced(text: str) -> str:
+    """An answer without reasoning and code fences around it."""
+    text = _THOUGHT.sub("", text).strip()
+    fenced = _FENCE.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 def _numbers(text: str, count: int) -> list[int] | None:

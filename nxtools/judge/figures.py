@@ -138,6 +138,12 @@ def _imagined(truths: Sequence[bool], *, right: bool) -> list[Verdict]:
     ]
 
 
+def resampled(values: Floats, unit: str) -> Floats:
+    """Means of values (n,) in every draw of n of them: (draws,)."""
+    means: Floats = values @ _counts(len(values), seeds(unit, 1)[0]) / len(values)
+    return means
+
+
 def _counts(size: int, seed: int) -> Floats:
     """How often each of so many is drawn: (size, draws). Made of raw generator output, which is the same in
     every version of numpy."""

@@ -24,7 +24,7 @@ SHRINK = 2.0  # positions' worth of trust in the next shorter context
 # How much a position of the unit's own excerpts weighs against one of the pool. Where a corpus table says
 # what single tokens do, more or less of it may be better, and validation chooses.
 OWN_WEIGHT = 3.0
-OWN_WEIGHTS = (1.0, 4.0)
+OWN_WEIGHTS = (2.0, 6.0)
 
 
 class Sample(NamedTuple):

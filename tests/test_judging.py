@@ -12,17 +12,19 @@ import numpy as np
 import orjson
 import pytest
 from assistants import Scripted, failing, run, said, unit
-from gguf_model import CHAT, write_gguf
+from gguf_model import CHAT, write_folder, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from nxtools.assistant.asking import Asking
+from nxtools.errors import ModelError
 from nxtools.judge import intruder
 from nxtools.judge.asked import read_written
 from nxtools.judge.choosing import Chosen, choose
 from nxtools.judge.figures import Verdict, figures, measure
 from nxtools.judge.judge import Judge, Judging
+from nxtools.judge.surprisal import Surprisal
 from nxtools.records import Failure
 from nxtools.store import Store
 from nxtools.unit import Unit
@@ -397,3 +399,48 @@ def test_intruders_by_a_real_model(run: Any, model: Path) -> None:
     assert (entry["name"], entry["scores"][0]["trials"]) == ("intruder", 6)
     assert b"accuracy (chance 0.2)" in first.stderr
     assert run("nx-score", "--method", "intruder", stdin=b"").returncode == 2
+
+
+# Surprisal
+
+
+@pytest.mark.parametrize("engine", ["llama", "hf"])
+def test_surprisal_is_what_the_model_itself_says_of_the_text(run: Any, tmp_path: Path, engine: str) -> None:
+    """The loss with and without the explanation in front, against transformers' forward pass over each."""
+    import torch
+    import transformers
+
+    folder = write_folder(tmp_path / "tiny")
+    name = f"llama:{write_gguf(tmp_path / 'tiny.gguf')}" if engine == "llama" else f"hf:{folder}"
+    ran = run("nx-score", "--method", "surprisal", "--simulator", name, stdin=explained(1))
+    assert ran.returncode == 0, ran.stderr
+    (score,) = orjson.loads(ran.stdout)["explanations"][0]["scores"]
+    assert set(score["intervals"]) == {"auroc"}
+    assert (score["active"], score["silent"]) == (6, 6)
+    language = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    first = Unit(orjson.loads(ran.stdout)).shown("held-out")
+    for told in score["judged"][:3]:
+        text = "".join(first.table.texts[first.excerpts.index(told["excerpt"])])
+        means = []
+        for front in (" of a text in which there is parts of ship 0", " of a text"):
+            before = tokenizer.encode(f"Here is an excerpt{front}:\n\n", add_special_tokens=False)
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            with torch.no_grad():
+                logits = language(torch.tensor([before + ids])).logits[0].double().log_softmax(-1)
+            means.append(np.mean([float(logits[len(before) + n, ids[n + 1]]) for n in range(len(ids) - 1)]))
+        assert told["score"] == pytest.approx(means[0] - means[1], abs=2e-3)
+    again = run("nx-score", "--method", "surprisal", "--simulator", name, "--offline", stdin=explained(1))
+    assert again.stdout == ran.stdout
+
+
+def test_an_engine_that_cannot_say_so_ends_the_run(tmp_path: Path) -> None:
+    surprised = Surprisal(Asking(Scripted(lambda payload: said(""))))
+
+    def step(record: Record) -> Any:
+        one = chosen(record)
+        yield from surprised.judge(one, record["explanations"][0], [one.mixed()])
+        return record
+
+    with pytest.raises(ModelError, match="does not say how likely"):
+        run(step, [line()], Store(tmp_path))

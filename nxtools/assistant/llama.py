@@ -105,9 +105,9 @@ class LlamaAssistant(LocalAssistant):
     def _read(self, reading: list[Reading]) -> Iterator[Answered]:
         """Each answer is there as soon as the call that holds its last token is over."""
         tokens = self.tokenizer.tokens
-        found: list[list[tuple[slots.Floats, slots.Floats]]] = [[] for _ in reading]
+        found: list[list[tuple[Any, Any]]] = [[] for _ in reading]
         if unread := [one for one in reading if not one.prompt.reads]:
-            yield [(one.ask, slots.nothing(tokens.top)) for one in unread]
+            yield [(one.ask, one.nothing(tokens.top)) for one in unread]
         memory, steps = self._planned([one.prompt for one in reading])
         try:
             while steps:
@@ -119,12 +119,19 @@ class LlamaAssistant(LocalAssistant):
                 self.effort.evaluated += len(step.ids)
                 probabilities, mass = slots.read_numbers(logits, tokens.numbers)
                 for row, (_, prompt) in enumerate(step.reads):
-                    found[prompt].append((probabilities[row], mass[row]))
+                    targets = reading[prompt].targets
+                    if targets is None:
+                        found[prompt].append((probabilities[row], mass[row]))
+                    else:
+                        target = targets[len(found[prompt])]
+                        found[prompt].append((slots.of_targets(logits[row : row + 1], [target])[0], None))
                 if step.finished:
                     yield [
                         (
                             reading[one].ask,
-                            slots.answer(
+                            slots.passage(p for p, _ in found[one])
+                            if reading[one].targets is not None
+                            else slots.answer(
                                 np.array([p for p, _ in found[one]]),
                                 np.array([m for _, m in found[one]]),
                                 tokens.top,

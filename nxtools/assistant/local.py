@@ -15,7 +15,7 @@ import orjson
 from nxtools.assistant import slots
 from nxtools.assistant.chat import Chat
 from nxtools.assistant.options import Option, changing, parsed
-from nxtools.assistant.protocol import Completion, Slots
+from nxtools.assistant.protocol import Completion, Passage, Slots
 from nxtools.assistant.tokens import Tokens
 from nxtools.errors import ModelError
 from nxtools.stage import Answered, Ask, Failure, Pull
@@ -39,10 +39,16 @@ class Effort:
 
 @dataclass(frozen=True)
 class Reading:
-    """A `Slots` that was asked for, as tokens."""
+    """A `Slots` or a `Passage` that was asked for, as tokens. targets: of a passage, what comes behind each
+    place that is read."""
 
     ask: Ask
     prompt: slots.Prompt
+    targets: tuple[int, ...] | None = None
+
+    def nothing(self, top: int) -> dict[str, Any]:
+        """The answer where nothing is read."""
+        return slots.nothing(top) if self.targets is None else slots.passage(())
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class LocalAssistant(ABC):
     def has(self, ability: str) -> bool:
         if ability in ("slots", "chat"):
             return bool(self._facts[ability])
-        return ability in self.abilities
+        return ability in self.abilities or ability == "passages"
 
     def count_tokens(self, text: str) -> int | None:
         return len(self.tokenizer.tokens.piece(text))
@@ -154,6 +160,8 @@ class LocalAssistant(ABC):
             if context is not None and prompt.size > context:
                 return f"the prompt takes {prompt.described()}; the context has {context:,}"
             reading.append(Reading(ask, prompt))
+        elif isinstance(payload, Passage):
+            return self._take_passage(ask, payload, reading)
         elif isinstance(payload, Completion):
             held = {"grammar": payload.grammar, "schema": payload.schema}
             if any(form and not self.has(ability) for ability, form in held.items()):
@@ -167,6 +175,16 @@ class LocalAssistant(ABC):
             writing.append(Writing(ask, payload, ids))
         else:
             raise TypeError(f"{self.engine} cannot answer {type(payload).__name__}")
+        return ""
+
+    def _take_passage(self, ask: Ask, payload: Passage, reading: list[Reading]) -> str:
+        tokens, context = self.tokenizer.tokens, self.context()
+        ids = tokens.piece(payload.text)
+        places = tuple(range(len(ids) - 1))
+        prompt = slots.Prompt(tokens.begin, tokens.piece(payload.before), ids[:-1], places)
+        if context is not None and prompt.size > context:
+            return f"the prompt takes {prompt.described()}; the context has {context:,}"
+        reading.append(Reading(ask, prompt, ids[1:]))
         return ""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from nxtools.assistant.openai_wire import (
     read_probe,
     request,
 )
-from nxtools.assistant.protocol import Completion, Message, Slots
+from nxtools.assistant.protocol import Completion, Message, Passage, Slots
 from nxtools.errors import ModelError, UsageError
 from nxtools.stage import Answer, Answered, Ask, Failure, Pull
 
@@ -186,8 +186,10 @@ class OpenAIAssistant:
             self._calls.together = False
         return list(zip(asks, answers, strict=False)), asks[len(answers) :]
 
-    def _answers(self, payload: Completion | Slots, draws: int) -> list[Answer]:
+    def _answers(self, payload: Completion | Slots | Passage, draws: int) -> list[Answer]:
         """As many answers as draws, or fewer where the server does not give so many at once."""
+        if isinstance(payload, Passage):
+            raise Unanswered("passages", "log-probabilities of a given text come from llama: and hf:")
         for _ in range(WHOLE_TRIES):
             try:
                 if isinstance(payload, Slots):

@@ -83,6 +83,17 @@ class Slots:
     excerpt: tuple[Piece, ...]
 
 
+@dataclass(frozen=True)
+class Passage:
+    """How likely a text is behind what stands before it. Nothing is written.
+
+    Answered by `{"logprobs": [l, …]}`, natural logarithms, of every token of the text but the first.
+    """
+
+    before: str
+    text: str
+
+
 class Assistant(Protocol):
     """An engine with a name and an identity."""
 
@@ -97,7 +108,8 @@ class Assistant(Protocol):
 
     def has(self, ability: str) -> bool:
         """Whether the engine can do this: "slots" (distributions at prompt positions), "logprobs" (of what it
-        writes), "grammar", "schema", "chat". May load the model or ask the server; the answer is remembered.
+        writes), "passages" (log-probabilities of a given text), "grammar", "schema", "chat". May load the
+        model or ask the server; the answer is remembered.
         """
         ...
 

@@ -87,6 +87,18 @@ def read_numbers(logits: Floats, numbers: Sequence[int]) -> tuple[Floats, Floats
     return probabilities, np.exp(mine).sum(axis=1) / np.exp(logits).sum(axis=1)
 
 
+def of_targets(logits: Floats, targets: Sequence[int]) -> Floats:
+    """Log-probabilities (reads,) of the tokens that came, from logits (reads, vocabulary)."""
+    logits = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: Floats = logits[np.arange(len(targets)), list(targets)] - np.log(np.exp(logits).sum(axis=1))
+    return found
+
+
+def passage(logprobs: Iterable[float]) -> dict[str, Any]:
+    """The answer to a `Passage`, in short numbers."""
+    return {"logprobs": [round(float(one), DIGITS) for one in logprobs]}
+
+
 def answer(probabilities: Floats, mass: Floats, top: int) -> dict[str, Any]:
     """The answer to a `Slots`, in short numbers."""
     return {

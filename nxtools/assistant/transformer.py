@@ -139,7 +139,7 @@ class TransformersAssistant(LocalAssistant):
 
     def _read(self, reading: list[Reading]) -> Iterator[Answered]:
         if unread := [one for one in reading if not one.prompt.reads]:
-            yield [(one.ask, slots.nothing(self.tokenizer.tokens.top)) for one in unread]
+            yield [(one.ask, one.nothing(self.tokenizer.tokens.top)) for one in unread]
         groups: dict[tuple[Ids, Ids], list[Reading]] = {}
         for one in reading:
             if one.prompt.reads:
@@ -172,8 +172,16 @@ class TransformersAssistant(LocalAssistant):
         self.effort.evaluated += sum(map(len, excerpts))
         probabilities, mass = slots.read_numbers(logits, tokens.numbers)
         ends = np.cumsum([len(one.prompt.reads) for one in rows])[:-1]
-        by_row = zip(np.split(probabilities, ends), np.split(mass, ends), strict=True)
-        return [(one.ask, slots.answer(*row, tokens.top)) for one, row in zip(rows, by_row, strict=True)]
+        by_row = zip(*(np.split(each, ends) for each in (probabilities, mass, logits)), strict=True)
+        return [
+            (
+                one.ask,
+                slots.answer(among, of_all, tokens.top)
+                if one.targets is None
+                else slots.passage(slots.of_targets(read, one.targets)),
+            )
+            for one, (among, of_all, read) in zip(rows, by_row, strict=True)
+        ]
 
     def _after(self, prefix: Ids, explanation: Ids) -> State:
         """What the model knows after a prefix and an explanation; each is read once while it is in use."""

@@ -43,25 +43,28 @@ class Intruder(Judged):
     def step(self, record: Record) -> Step:
         from nxtools.judge.choosing import choose
         from nxtools.judge.intruder import ask, scored, trials
+        from nxtools.judge.judge import Judge
         from nxtools.stage import Failure
         from nxtools.unit import Unit
 
         if record.get("error") or record.get("dead"):
             return record
-        assert self._judge is not None
+        assert isinstance(self._judge, Judge)
         unit = Unit(record)
         chosen = choose(unit, unit.sign, self.options["active"], self.options["each"], contrast=True)
         tried = chosen if isinstance(chosen, Failure) else trials(chosen, self.options["together"])
+        failure: Failure | None = None
         score: Record = {"method": NAME, "simulator": self._judge.asking.name}
         if isinstance(chosen, Failure) or isinstance(tried, Failure):
-            failure = chosen if isinstance(chosen, Failure) else tried
+            failure = chosen if isinstance(chosen, Failure) else tried if isinstance(tried, Failure) else None
             self.refused += 1
             self.summary.fail(NAME)
         else:
             said = yield from ask(self._judge, chosen, tried)
             score["by"] = self._judge.by()
-            failure = found = scored(chosen, tried, said)
+            found = scored(chosen, tried, said)
             if isinstance(found, Failure):
+                failure = found
                 self.summary.fail(NAME, len(tried))
             else:
                 values, replicates = {"accuracy": found.accuracy}, {"accuracy": found.replicates}
@@ -69,7 +72,7 @@ class Intruder(Judged):
                 unjudged = len(tried) - judged
                 self.summary.add(NAME, unit.name, values, replicates, found.documents, judged, unjudged)
                 score |= found.record
-        if isinstance(failure, Failure):
+        if failure is not None:
             score["error"] = failure.record()
         with_baselines(record, [{"name": NAME, "scores": [score]}], NAME)
         return record

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nxtools.judge.choosing import Chosen, Item
     from nxtools.judge.judge import Judge
     from nxtools.judge.summary import JudgeSummary
+    from nxtools.judge.surprisal import Surprisal
     from nxtools.progress import Progress
     from nxtools.stage import Engine, Failure, Question, Step
     from nxtools.stream import Record
@@ -38,7 +39,7 @@ class Judged:
         self._nulls = nulls if options["simulator"] != "pattern" else None
         self._pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
         self.summary = self._summary()
-        self._judge: Judge | None = None
+        self._judge: Judge | Surprisal | None = None
         self._engine: Engine | None = None
 
     def _summary(self) -> JudgeSummary:
@@ -46,12 +47,21 @@ class Judged:
         from nxtools.judge.summary import JudgeSummary
 
         series = ("explanation", "paraphrase", "truth", "unrevised", "null")
-        return JudgeSummary(self.method, FIGURES, series, CHANCE)
+        return JudgeSummary(self.method, self._figures or FIGURES, series, CHANCE)
+
+    @property
+    def _figures(self) -> tuple[str, ...]:
+        """Those that are wanted: all, or what scores without a threshold have."""
+        return ("auroc",) if self.method == "surprisal" else ()
 
     def by_model(self, asking: Asking) -> None:
         from nxtools.judge.judge import Judge, Judging
+        from nxtools.judge.surprisal import Surprisal
 
         prompt = Path(self.options["prompt"]) if self.options["prompt"] else None
+        if self.method == "surprisal":
+            self._judge = Surprisal(asking, prompt)
+            return
         self._judge = Judge(
             Judging(
                 asking,
@@ -68,7 +78,7 @@ class Judged:
 
     @property
     def unread(self) -> int:
-        return 0 if self._judge is None else self._judge.unread
+        return getattr(self._judge, "unread", 0)
 
     def say(self, progress: Progress) -> None:
         for line in self.summary.lines():
@@ -118,23 +128,24 @@ class Judged:
         """Puts a score beside an explanation's others."""
         from nxtools.explain.pattern import to_run
         from nxtools.judge.choosing import choose
+        from nxtools.judge.figures import FIGURES
         from nxtools.judge.score import scored
         from nxtools.stage import Failure
 
         if self._judge is None and to_run(words) is None:
             return  # words that no pattern says
         score: Record = {"method": self.method, "simulator": self._name}
-        contrast = self.method == "detection"
+        contrast = self.method != "fuzzing"
         chosen = choose(unit, sign, self.options["active"], self.options["each"], contrast=contrast)
         if isinstance(chosen, Failure):
             self.refused += 1
             return self._fail(entry, series, score, chosen, 0)
-        passes = [chosen.mixed()] if self.method == "detection" else chosen.halves()
+        passes = chosen.halves() if self.method == "fuzzing" else [chosen.mixed()]
         said = yield from self._said(chosen, words, passes)
         if self._judge is not None:
             score["by"] = self._judge.by()
         items = [item for one in passes for item in one]
-        found = scored(chosen, items, said)
+        found = scored(chosen, items, said, self._figures or FIGURES)
         if isinstance(found, Failure):
             return self._fail(entry, series, score, found, len(items))
         entry["scores"].append(score | found.record)

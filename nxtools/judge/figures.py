@@ -73,19 +73,21 @@ class Figures:
 
     def record(self) -> dict[str, Any]:
         found: dict[str, Any] = {
-            name: short(self.values[name]) if name in self.values else None for name in FIGURES
+            name: short(self.values[name]) if name in self.values else None
+            for name in FIGURES
+            if name in self.values or name in self.absent
         }
         found["intervals"] = {name: [short(one) for one in pair] for name, pair in self.intervals.items()}
         return found | ({"absent": self.absent} if self.absent else {})
 
 
-def measure(verdicts: Sequence[Verdict], unit: str) -> Figures:
-    """unit: the name that seeds the draws."""
+def measure(verdicts: Sequence[Verdict], unit: str, names: Sequence[str] = FIGURES) -> Figures:
+    """unit: the name that seeds the draws. names: of the figures that are wanted."""
     truth, said, scores = _columns(verdicts)
     ones = np.ones((len(verdicts), 1))
     values = {name: float(value[0]) for name, value in figures(truth, said, scores, ones).items()}
-    there = {name: value for name, value in values.items() if not np.isnan(value)}
-    absent = {name: _why(name, truth) for name in FIGURES if name not in there}
+    there = {name: values[name] for name in names if not np.isnan(values[name])}
+    absent = {name: _why(name, truth) for name in names if name not in there}
     reweighted = drawn_weights([one.document for one in verdicts], "document")
     replicates = {name: figures(truth, said, scores, reweighted)[name] for name in there}
     return Figures(there, absent, _intervals(verdicts, unit, there), replicates)

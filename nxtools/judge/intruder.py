@@ -66,10 +66,11 @@ def ask(judge: Judge, chosen: Chosen, tried: Sequence[Trial]) -> Asked:
             said.append(Failure("score", answer.kind, answer.message))
             continue
         picked = _read_slot(answer, len(trial.rows)) if whole else _read(answer, len(trial.rows))
-        if picked is None:
-            judge.unread += 1
-            picked = Failure("score", "unparseable", "the answer is not the number of an excerpt")
-        said.append(picked)
+        if picked is not None:
+            said.append(picked)
+            continue
+        judge.unread += 1
+        said.append(Failure("score", "unparseable", "the answer is not the number of an excerpt"))
     return said
 
 
@@ -99,7 +100,7 @@ def _slots(form: Form, chosen: Chosen, trial: Trial) -> Slots:
     return Slots((prompt.fill("read.instructions"),), (), (group, Slot("1")))
 
 
-def _read(answer: Mapping[str, Any], count: int) -> tuple[int, None] | None:
+def _read(answer: Mapping[str, Any], count: int) -> tuple[int, float | None] | None:
     """A number and nothing else, or the object that a schema asks for."""
     try:
         found = json.loads(unfenced(answer["text"]))
@@ -110,7 +111,7 @@ def _read(answer: Mapping[str, Any], count: int) -> tuple[int, None] | None:
     return (found - 1, None) if type(found) is int and 1 <= found <= count else None
 
 
-def _read_slot(answer: Mapping[str, Any], count: int) -> tuple[int, float] | None:
+def _read_slot(answer: Mapping[str, Any], count: int) -> tuple[int, float | None] | None:
     row = read_slot(answer, range(1, count + 1))
     return None if row is None else (int(np.argmax(row)), max(row))
 

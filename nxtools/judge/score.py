@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nxtools.judge.asked import Answered
 from nxtools.judge.choosing import Chosen, Item
-from nxtools.judge.figures import Figures, Verdict, measure
+from nxtools.judge.figures import FIGURES, Figures, Verdict, measure
 from nxtools.judge.judge import Said
 from nxtools.records import Failure
 from nxtools.score.figures import short
@@ -25,15 +25,17 @@ class Judgement:
     judged: int
 
 
-def scored(chosen: Chosen, items: Sequence[Item], said: Said) -> Judgement | Failure:
-    """The figures; the first failure where nothing was answered at all."""
+def scored(
+    chosen: Chosen, items: Sequence[Item], said: Said, names: Sequence[str] = FIGURES
+) -> Judgement | Failure:
+    """These figures; the first failure where nothing was answered at all."""
     answered = [(item, one) for item, one in zip(items, said, strict=True) if not isinstance(one, Failure)]
     if not answered:
         failures = [one for one in said if isinstance(one, Failure)]
         none = Failure("score", "no-marks", "no excerpt has as many other tokens to mark")
         return failures[0] if failures else none
     verdicts = [_verdict(chosen, item, one) for item, one in answered]
-    figures = measure(verdicts, chosen.unit.name)
+    figures = measure(verdicts, chosen.unit.name, names)
     active = sum(one.truth for one in verdicts)
     record = figures.record() | {"active": active, "silent": len(verdicts) - active}
     if len(items) > len(answered):

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pytest
 from assistants import Scripted, failing, run, said, unit
+from fault_server import FaultServer
 from gguf_model import CHAT, write_folder, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -444,3 +445,60 @@ def test_an_engine_that_cannot_say_so_ends_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="does not say how likely"):
         run(step, [line()], Store(tmp_path))
+
+
+# Embedding
+
+
+@pytest.mark.parametrize("engine", ["llama", "hf"])
+def test_nearness_is_the_cosine_of_mean_hidden_states(run: Any, tmp_path: Path, engine: str) -> None:
+    """Against transformers' hidden states, one text at a time."""
+    import torch
+    import transformers
+
+    folder = write_folder(tmp_path / "tiny")
+    name = f"llama:{write_gguf(tmp_path / 'tiny.gguf')}" if engine == "llama" else f"hf:{folder}"
+    words = ["nx-score", "--method", "embedding", "--simulator", name]
+    ran = run(*words, stdin=explained(1))
+    assert ran.returncode == 0, ran.stderr
+    (score,) = orjson.loads(ran.stdout)["explanations"][0]["scores"]
+    base = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def embedded(text: str) -> Any:
+        with torch.no_grad():
+            ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
+            return base(ids).last_hidden_state[0].mean(0)
+
+    shown = Unit(orjson.loads(ran.stdout)).shown("held-out")
+    query = embedded("parts of ship 0")
+    near = {}
+    for told in score["judged"]:
+        text = "".join(shown.table.texts[shown.excerpts.index(told["excerpt"])])
+        near[told["excerpt"]] = float(torch.cosine_similarity(query, embedded(text), dim=0))
+        assert told["score"] == pytest.approx(near[told["excerpt"]], abs=2e-3)
+    active = [told["score"] for told in score["judged"] if told["truth"]]
+    silent = [told["score"] for told in score["judged"] if not told["truth"]]
+    assert score["auroc"] == pytest.approx(mannwhitneyu(active, silent).statistic / 36, abs=0.03)
+    again = run(*words, "--offline", stdin=explained(1))
+    assert again.stdout == ran.stdout
+
+
+def test_embeddings_of_an_api(run: Any) -> None:
+    """One call for each text: two explanations, twelve excerpts of both units, and one to try it out."""
+
+    def answer(path: str, body: Record) -> Record:
+        assert path.endswith("/embeddings")
+        vector = [1.0, 0.5] if "ship" in body["input"] or "<" in body["input"] else [0.5, -1.0]
+        return {"data": [{"embedding": vector}], "usage": {"prompt_tokens": 3}}
+
+    with FaultServer(answer=answer) as server:
+        ran = run(
+            *("nx-score", "--method", "embedding", "--simulator", "openai:any", "--base-url", server.url),
+            *("--identity", "test"),
+            stdin=explained(2),
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert len(server.requests) == 15
+    score = orjson.loads(ran.stdout.splitlines()[0])["explanations"][0]["scores"][0]
+    assert score["auroc"] == 1.0

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nxtools.assistant.protocol import Assistant, Completion, Number, Passage, Piece, Slot, Slots
+from nxtools.assistant.protocol import Assistant, Completion, Embedding, Number, Passage, Piece, Slot, Slots
 from nxtools.stage import Answered, Engine, Failure, LocalEngine, Pull, Question
 
 VERSION = 2  # of the questions: raise it when an engine would answer differently
@@ -65,6 +65,10 @@ class Asking:
         fields = {"assistant": self.identity, "before": payload.before, "text": payload.text}
         return Question("assistant.passage", VERSION, fields, self._engine, payload, kind=kind)
 
+    def embedding(self, payload: Embedding, kind: str) -> Question:
+        fields = {"assistant": self.identity, "text": payload.text}
+        return Question("assistant.embedding", VERSION, fields, self._engine, payload, kind=kind)
+
     def _digest(self, prefix: tuple[Piece, ...]) -> str:
         """A prefix is long, and the same in all questions of a run."""
         if prefix not in self._digests:
@@ -115,6 +119,9 @@ class DryRun:
             pieces = (*payload.prefix, *payload.explanation, *payload.excerpt)
             characters = sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces)
             self.tokens_in += -(-characters // CHARACTERS_PER_TOKEN)
+        elif isinstance(payload, Embedding):
+            self.calls += 1
+            self.tokens_in += -(-len(payload.text) // CHARACTERS_PER_TOKEN)
         elif isinstance(payload, Passage):
             self.calls += 1
             self.tokens_in += -(-len(payload.before + payload.text) // CHARACTERS_PER_TOKEN)

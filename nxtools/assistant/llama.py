@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nxtools.assistant import slots
+from nxtools.assistant import slots, vectors
 from nxtools.assistant.chat import Chat
-from nxtools.assistant.local import LocalAssistant, Reading, Tokenizer, Writing
+from nxtools.assistant.local import Embedded, LocalAssistant, Reading, Tokenizer, Writing
 from nxtools.assistant.options import Option, whole
 from nxtools.assistant.sharing import Planner, Step
 from nxtools.assistant.slots import Prompt
@@ -192,6 +192,21 @@ class LlamaAssistant(LocalAssistant):
                 if batch <= SMALLEST_BATCH:
                     raise
                 self._planner = Planner(batch // 2, SEQUENCES)
+
+    def _embed(self, embedding: list[Embedded]) -> Iterator[Answered]:
+        from nxtools.assistant.llama_library import PAD, Memory, pooled
+
+        longest = max(len(ids) for _, ids in embedding)
+        cells = -(-longest // PAD) * PAD
+        memory = Memory(
+            self._model, cells=cells, sequences=1, batch=cells, settings=self._settings | pooled()
+        )
+        try:
+            for ask, ids in embedding:
+                yield [(ask, vectors.packed(memory.embed(ids)))]
+                self.effort.evaluated += len(ids)
+        finally:
+            memory.close()
 
     @cached_property
     def _writer(self) -> Writer:

@@ -119,6 +119,11 @@ def _bytes(data: npt.NDArray[np.uint8]) -> Any:
     return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
+def pooled() -> dict[str, Any]:
+    """Settings of a memory that gives the mean hidden state of a sequence."""
+    return {"embeddings": True, "pooling_type": llama_cpp.LLAMA_POOLING_TYPE_MEAN}
+
+
 class Memory:
     """A unified KV cache of `cells` tokens for `sequences` sequences, and the calls that fill it.
 
@@ -215,6 +220,26 @@ class Memory:
             return np.zeros((0, self._model.size), np.float32)
         shape = (len(reads), self._model.size)
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.handle), shape)
+
+    def embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The mean hidden state (width,) of a text. The memory was made for embeddings, see `pooled`, and is
+        cleared.
+        """
+        self.clear()
+        count = len(ids)
+        self._views["token"][:count] = ids
+        self._views["pos"][:count] = np.arange(count)
+        self._views["logits"][:count] = 1
+        for place in range(count):
+            self._batch.seq_id[place][0] = 0
+        self._batch.n_tokens = count
+        _errors.clear()
+        status = llama_cpp.llama_decode(self.handle, self._batch)
+        found = None if status else llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+        if not found:
+            raise ModelError(f"llama.cpp cannot embed {count} tokens (status {status}){_reason()}")
+        width = llama_cpp.llama_model_n_embd(self._model.handle)
+        return np.ctypeslib.as_array(found, (width,)).copy()
 
     def logits(self, place: int) -> npt.NDArray[np.float32]:
         """The logits (vocabulary,) at a place of the last call that was among its reads."""

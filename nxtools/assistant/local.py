@@ -15,7 +15,7 @@ import orjson
 from nxtools.assistant import slots
 from nxtools.assistant.chat import Chat
 from nxtools.assistant.options import Option, changing, parsed
-from nxtools.assistant.protocol import Completion, Passage, Slots
+from nxtools.assistant.protocol import Completion, Embedding, Passage, Slots
 from nxtools.assistant.tokens import Tokens
 from nxtools.errors import ModelError
 from nxtools.stage import Answered, Ask, Failure, Pull
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nxtools.store import Store
 
 Decode = Callable[[Sequence[int]], str]  # tokens to text, as it stands in running text
+
+Embedded = tuple[Ask, tuple[int, ...]]  # an `Embedding` that was asked for, as tokens
 
 PULL = 128  # asks taken at once: some thousands of tokens for every one that a call has room for
 
@@ -118,7 +120,7 @@ class LocalAssistant(ABC):
     def has(self, ability: str) -> bool:
         if ability in ("slots", "chat"):
             return bool(self._facts[ability])
-        return ability in self.abilities or ability == "passages"
+        return ability in self.abilities or ability in ("passages", "embeddings")
 
     def count_tokens(self, text: str) -> int | None:
         return len(self.tokenizer.tokens.piece(text))
@@ -134,12 +136,13 @@ class LocalAssistant(ABC):
         while asks := pull(PULL):
             reading: list[Reading] = []
             writing: list[Writing] = []
+            embedding: list[Embedded] = []
             too_long: list[tuple[Ask, str]] = []
             for ask in asks:
-                complaint = self._take(ask, reading, writing)
+                complaint = self._take(ask, reading, writing, embedding)
                 if complaint:
                     too_long.append((ask, complaint))
-            if too_long and not answered and not reading and not writing:
+            if too_long and not answered and not reading and not writing and not embedding:
                 hint = "fewer examples, shorter excerpts, or --with-option n_ctx=N where the model can"
                 raise ModelError(too_long[0][1], where=self.name, hint=hint)
             answered = True
@@ -149,8 +152,12 @@ class LocalAssistant(ABC):
                 yield from self._read(reading)
             if writing:
                 yield from self._write(writing)
+            if embedding:
+                yield from self._embed(embedding)
 
-    def _take(self, ask: Ask, reading: list[Reading], writing: list[Writing]) -> str:
+    def _take(
+        self, ask: Ask, reading: list[Reading], writing: list[Writing], embedding: list[Embedded]
+    ) -> str:
         """Puts an ask with those of its kind; returns what is wrong with one that is too long."""
         payload, context = ask.payload, self.context()
         if isinstance(payload, Slots):
@@ -162,6 +169,11 @@ class LocalAssistant(ABC):
             reading.append(Reading(ask, prompt))
         elif isinstance(payload, Passage):
             return self._take_passage(ask, payload, reading)
+        elif isinstance(payload, Embedding):
+            ids = self.tokenizer.tokens.begin + self.tokenizer.tokens.piece(payload.text)
+            if not ids or (context is not None and len(ids) > context):
+                return f"the text takes {len(ids):,} tokens; the context has {context or 0:,}"
+            embedding.append((ask, ids))
         elif isinstance(payload, Completion):
             held = {"grammar": payload.grammar, "schema": payload.schema}
             if any(form and not self.has(ability) for ability, form in held.items()):
@@ -197,6 +209,10 @@ class LocalAssistant(ABC):
     @abstractmethod
     def _write(self, writing: list[Writing]) -> Iterator[Answered]:
         """Answers Completions that fit the context."""
+
+    @abstractmethod
+    def _embed(self, embedding: list[Embedded]) -> Iterator[Answered]:
+        """Answers Embeddings that fit the context."""
 
 
 def _stage(ask: Ask) -> str:

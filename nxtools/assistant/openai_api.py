@@ -21,10 +21,11 @@ from nxtools.assistant.openai_wire import (
     probe_requests,
     read_completions,
     read_echo,
+    read_embedding,
     read_probe,
     request,
 )
-from nxtools.assistant.protocol import Completion, Message, Passage, Slots
+from nxtools.assistant.protocol import Completion, Embedding, Message, Passage, Slots
 from nxtools.errors import ModelError, UsageError
 from nxtools.stage import Answer, Answered, Ask, Failure, Pull
 
@@ -116,7 +117,7 @@ class OpenAIAssistant:
         """
         if ability == "chat":
             return self.chat
-        if ability not in ("slots", "logprobs", "grammar", "schema"):
+        if ability not in ("slots", "logprobs", "grammar", "schema", "embeddings"):
             return False
         if ability not in self._abilities:
             self._abilities[ability] = self._try(ability)
@@ -128,6 +129,9 @@ class OpenAIAssistant:
                 found = [self._tried(*one) for one in probe_requests(self.model)]
                 self._echo = read_probe(*found)
                 return self._echo is not None
+            if ability == "embeddings":
+                body = {"model": self.model, "input": "Hello.", "encoding_format": "float"}
+                return bool(read_embedding(self._tried("/embeddings", body | self.extra)))
             wanted = Completion(
                 (Message("user", "Say hello."),),
                 temperature=0.0,
@@ -186,13 +190,16 @@ class OpenAIAssistant:
             self._calls.together = False
         return list(zip(asks, answers, strict=False)), asks[len(answers) :]
 
-    def _answers(self, payload: Completion | Slots | Passage, draws: int) -> list[Answer]:
+    def _answers(self, payload: Completion | Slots | Passage | Embedding, draws: int) -> list[Answer]:
         """As many answers as draws, or fewer where the server does not give so many at once."""
         if isinstance(payload, Passage):
             raise Unanswered("passages", "log-probabilities of a given text come from llama: and hf:")
         for _ in range(WHOLE_TRIES):
             try:
-                if isinstance(payload, Slots):
+                if isinstance(payload, Embedding):
+                    data = self._embedded(payload)
+                    answers = [read_embedding(data)]
+                elif isinstance(payload, Slots):
                     echo = self._echoing()
                     path, body, places = echo_request(self.model, payload, echo.top)
                     data = self._server.send(path, body | self.extra)
@@ -206,6 +213,10 @@ class OpenAIAssistant:
             self._count(data)
             return answers
         raise Unanswered("malformed", self._server.safe(str(malformed)))
+
+    def _embedded(self, payload: Embedding) -> dict[str, Any]:
+        body = {"model": self.model, "input": payload.text, "encoding_format": "float"}
+        return self._server.send("/embeddings", body | self.extra)
 
     def _echoing(self) -> Echo:
         """How to read echoes: found out once, though the store may have known that the server can."""

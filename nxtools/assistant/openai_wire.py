@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nxtools.assistant.chat import without_system
 from nxtools.assistant.protocol import NUMBERS, Completion, Message, Number, Piece, Slot, Slots
+from nxtools.assistant.vectors import packed
 
 ALTERNATIVES = 20  # log-probabilities per position; OpenAI and vLLM give no more
 
@@ -89,6 +92,14 @@ def read_completions(data: Mapping[str, Any], chat: bool, draws: int = 1) -> lis
             answer["tokens"] = tokens
         answers.append(answer)
     return answers
+
+
+def read_embedding(data: Mapping[str, Any]) -> Body:
+    """The answer to an Embedding. Raises Malformed."""
+    try:
+        return dict(packed(np.array(data["data"][0]["embedding"], np.float64)))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise Malformed("the answer has no embedding") from error
 
 
 def _text(choice: Mapping[str, Any], chat: bool) -> str:

@@ -94,6 +94,16 @@ class Passage:
     text: str
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """A text as a vector: what an embedding model says, or the mean of a language model's last hidden states.
+
+    Answered by `{"embedding": …}`, the vector of length 1 as little-endian float16 in base64.
+    """
+
+    text: str
+
+
 class Assistant(Protocol):
     """An engine with a name and an identity."""
 
@@ -108,8 +118,8 @@ class Assistant(Protocol):
 
     def has(self, ability: str) -> bool:
         """Whether the engine can do this: "slots" (distributions at prompt positions), "logprobs" (of what it
-        writes), "passages" (log-probabilities of a given text), "grammar", "schema", "chat". May load the
-        model or ask the server; the answer is remembered.
+        writes), "passages" (log-probabilities of a given text), "embeddings", "grammar", "schema", "chat".
+        May load the model or ask the server; the answer is remembered.
         """
         ...
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nxtools.assistant import slots
+from nxtools.assistant import slots, vectors
 from nxtools.assistant.chat import Chat
 from nxtools.assistant.local import (
+    Embedded,
     LocalAssistant,
     Reading,
     Text,
@@ -198,6 +199,19 @@ class TransformersAssistant(LocalAssistant):
             state = self._model.read(state, ids[start : start + self._batch])
         self.effort.evaluated += len(ids)
         return state
+
+    def _embed(self, embedding: list[Embedded]) -> Iterator[Answered]:
+        left = sorted(embedding, key=lambda one: -len(one[1]))
+        while left:
+            together = left[: max(1, self._batch // len(left[0][1]))]
+            try:
+                means = self._model.embed([ids for _, ids in together])
+            except MemoryError as error:
+                self._take_less(error)
+                continue
+            left = left[len(together) :]
+            self.effort.evaluated += sum(len(ids) for _, ids in together)
+            yield [(ask, vectors.packed(mean)) for (ask, _), mean in zip(together, means, strict=True)]
 
     # Completions
 

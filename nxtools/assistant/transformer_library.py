@@ -113,6 +113,21 @@ class Model:
         """Logits (reads, vocabulary) behind (row, place)s of rows that go on from the same state."""
         return self._run(state.rows(len(rows)), rows, reads)[0]
 
+    def embed(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The mean of the last hidden states of each row: (rows, width). Rows are padded behind their end."""
+        ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+        mask = torch.zeros(ids.shape)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1 / len(tokens)
+        with torch.inference_mode(), self._unembedding_only([(0, 0)]), _memory_errors():
+            made = self.model(ids.to(self.device), use_cache=False, output_hidden_states=True)
+        hidden = made.hidden_states[-1].float()
+        found: npt.NDArray[np.float32] = (
+            torch.einsum("rtw,rt->rw", hidden, mask.to(self.device)).cpu().numpy()
+        )
+        return found
+
     def can_pad(self, state: State) -> bool:
         """Whether rows that go on from a state may have different lengths, see `begin`."""
         return self._pads and state.can_pad

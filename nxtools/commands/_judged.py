@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nxtools.assistant.asking import Asking
     from nxtools.commands._base import Shared
     from nxtools.judge.choosing import Chosen, Item
+    from nxtools.judge.embedding import Nearness
     from nxtools.judge.judge import Judge
     from nxtools.judge.summary import JudgeSummary
     from nxtools.judge.surprisal import Surprisal
@@ -39,7 +40,7 @@ class Judged:
         self._nulls = nulls if options["simulator"] != "pattern" else None
         self._pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
         self.summary = self._summary()
-        self._judge: Judge | Surprisal | None = None
+        self._judge: Judge | Surprisal | Nearness | None = None
         self._engine: Engine | None = None
 
     def _summary(self) -> JudgeSummary:
@@ -52,15 +53,19 @@ class Judged:
     @property
     def _figures(self) -> tuple[str, ...]:
         """Those that are wanted: all, or what scores without a threshold have."""
-        return ("auroc",) if self.method == "surprisal" else ()
+        return ("auroc",) if self.method in ("surprisal", "embedding") else ()
 
     def by_model(self, asking: Asking) -> None:
+        from nxtools.judge.embedding import Nearness
         from nxtools.judge.judge import Judge, Judging
         from nxtools.judge.surprisal import Surprisal
 
         prompt = Path(self.options["prompt"]) if self.options["prompt"] else None
         if self.method == "surprisal":
             self._judge = Surprisal(asking, prompt)
+            return
+        if self.method == "embedding":
+            self._judge = Nearness(asking, prompt)
             return
         self._judge = Judge(
             Judging(

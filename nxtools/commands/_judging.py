@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nxtools.store import Store
     from nxtools.stream import Record
 
-METHODS = ("detection", "fuzzing", "intruder", "surprisal")
+METHODS = ("detection", "fuzzing", "intruder", "surprisal", "embedding")
 OURS = ("active", "each", "together")
 NULLS = 100  # units whose null a language model is asked about
 
@@ -75,9 +75,9 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
             units = Transfer(options["explanations_from"], shift=options["map"] == "shift")(units)
         return judged.prepare(units)
 
-    if options["method"] == "surprisal" and options["simulator"] == "pattern":
-        hint = "--simulator llama:FILE.gguf or hf:MODEL"
-        raise UsageError("only a language model is surprised", hint=hint)
+    if options["method"] in ("surprisal", "embedding") and options["simulator"] == "pattern":
+        hint = "--simulator llama:FILE.gguf, hf:MODEL or, for embeddings, openai:MODEL"
+        raise UsageError(f"--method {options['method']} takes a language model", hint=hint)
     if options["simulator"] == "pattern":
         check_unused("patterns", "simulation", "together")
 

@@ -163,7 +163,7 @@ class Ablation:
         found: list[_Entry] = []
         for series in self.wanted[1:]:
             entry: Record = {"name": series, "scores": []}
-            if series in TABLES and self.pools.table_digest(target.unit, TABLES[series]) is None:
+            if series in TABLES and not target.has_table(series):
                 continue
             if series != "null":
                 entry |= {"literals": self.literals} if series == "token-list" else {}

@@ -285,7 +285,7 @@ def _step(
     ) -> list[tuple[str, Record, str, Job | Failure]]:
         found: list[tuple[str, Record, str, Job | Failure]] = []
         for series in wanted[1:]:
-            if series in TABLES and pools.table_digest(target.unit, TABLES[series]) is None:
+            if series in TABLES and not target.has_table(series):
                 continue
             entry: Record = {"name": series, "scores": []}
             if series == "null":

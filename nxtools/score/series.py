@@ -1,8 +1,8 @@
 """What a unit is scored with: its explanations, and beside them the baselines and the null.
 
 A *series* is one kind of prediction that is followed over all units of a run: `explanation`, `token-table`,
-`token-list`, and `null`, the explanation of the unit before it in its layer; `corpus-table` where nx-record
-made one.
+`token-list`, and `null`, the explanation of the unit before it in its layer; `corpus-table` and `weights`
+where nx-record made them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nxtools.score.summary import replicates
 from nxtools.score.whole import Kept, Weights, weights
 from nxtools.simulate import tables
 from nxtools.simulate.rounding import ceiling
-from nxtools.simulate.tables import TokenValues
+from nxtools.simulate.tables import TokenValues, WeightValues
 from nxtools.stage import Failure
 from nxtools.stream import Record
 from nxtools.unit import Shown, Unit
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 VERSION = 3  # of the question: raise it when a score would come out differently
 SERIES = ("explanation", "token-table", "token-list", "null")
-TABLES = {"corpus-table": "corpus"}  # series that only a recording with such a table has
+# Series that only a recording with such a table has.
+TABLES = {"corpus-table": "corpus", "weights": "weights", "weights-position": "weights"}
 SCORED_ON = "held-out"
 CALIBRATED_ON = "validation"
 
@@ -117,12 +118,19 @@ class Target:
             signed=self.unit.sign != "+",
         )
 
-    def table(self, series: str) -> TokenValues:
+    def has_table(self, series: str) -> bool:
+        """Whether a series of TABLES is there; positions say nothing where the subject turns its keys."""
+        column = self._table_of(self.unit, TABLES[series])
+        return column is not None and (series != "weights-position" or column.positions is not None)
+
+    def table(self, series: str) -> TokenValues | WeightValues:
         """What a table of TABLES predicts. ValueError where there is none."""
         column = self._table_of(self.unit, TABLES[series])
         if column is None:
             raise ValueError(f"no {TABLES[series]} table is at hand")
-        return tables.of_corpus(column.tokens, column.count, column.values)
+        if series == "corpus-table":
+            return tables.of_corpus(column.tokens, column.count, column.values)
+        return WeightValues(column.values, column.positions if series == "weights-position" else None)
 
     def baselines(self, literals: int) -> tuple[TokenValues, TokenValues]:
         """The token table and the token list of so many literals."""

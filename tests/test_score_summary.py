@@ -204,7 +204,9 @@ def test_a_mean_of_independent_values_has_the_textbook_interval():
     for k in range(200):
         mean = Mean(documents=100)
         names = [f"unit {k} {i}" for i in range(12)]
-        mean.add(values.tolist(), module.drawn_weights(names, "unit"), np.repeat(values[:, None], module.DRAWS, 1))
+        mean.add(
+            values.tolist(), module.drawn_weights(names, "unit"), np.repeat(values[:, None], module.DRAWS, 1)
+        )
         margins.append(mean.margin)
     textbook = 2.201 * values.std(ddof=1) / np.sqrt(12)
     assert np.mean(margins) == pytest.approx(textbook, rel=0.05)
@@ -225,3 +227,20 @@ def test_intervals_of_means_hold_with_many_and_with_few_shared_documents(documen
     assert least <= held <= most
     if documents == 12:
         assert alone.mean() < 0.5
+
+
+def test_the_gain_over_another_series_is_surer_than_the_difference_of_two_means():
+    """Units and documents weigh alike in both, so what both share goes out of the difference."""
+    summary = Summary(("explanation", "null"))
+    rng = np.random.default_rng(0)
+    levels = rng.uniform(0, 0.5, size=40)
+    for number, level in enumerate(levels):
+        noise = rng.normal(0, 0.01, size=(2, 200))
+        documents = [f"d{number % 9}"]
+        for series, value, drawn in (("explanation", level + 0.3, noise[0]), ("null", level, noise[1])):
+            replicates = {"top_and_random": value + drawn}
+            summary.add(series, 0, f"unit {number}", {"top_and_random": value}, replicates, documents)
+    mine, null = (summary.mean(series, "top_and_random") for series in ("explanation", "null"))
+    gain, margin = mine.above(null)
+    assert gain == pytest.approx(0.3) and 0 < margin < 0.3 * mine.margin
+    assert any(line.startswith("above the null") for line in summary.lines())

@@ -108,12 +108,21 @@ class Mean:
     @property
     def margin(self) -> float | None:
         """None for fewer than two units or two documents."""
+        return self._margin(self._weighted / self._weight) if len(self.values) > 1 else None
+
+    def above(self, other: Mean) -> tuple[float, float | None] | None:
+        """By how much the mean is higher than another's, and the margin: both were reweighted alike."""
+        if self.value is None or other.value is None:
+            return None
+        drawn = self._weighted / self._weight - other._weighted / other._weight
+        return self.value - other.value, self._margin(drawn) if len(other.values) > 1 else None
+
+    def _margin(self, drawn: Floats) -> float | None:
         n = min(len(self.values), self.documents)
         if n < 2:
             return None
-        spread = float(np.std(self._weighted / self._weight, ddof=1))
         # Exponential weights give the mean of n values (n - 1) / (n + 1) of its variance.
-        return student(n - 1) * spread * math.sqrt((n + 1) / (n - 1))
+        return student(n - 1) * float(np.std(drawn, ddof=1)) * math.sqrt((n + 1) / (n - 1))
 
     def over(self, threshold: float) -> float | None:
         """Share of the units above the threshold; absent ones are not above it."""
@@ -231,6 +240,9 @@ class Summary:
         for figure in SUMMARISED:
             row(figure.replace("_", " "), [_cell(self.mean(series, figure)) for series in there])
         mains = [self.mean(series, "top_and_random") for series in there]
+        if "null" in there:
+            null = mains[there.index("null")]
+            row("above the null", ["" if mean is null else _gain(mean.above(null)) for mean in mains])
         for threshold in THRESHOLDS:
             row(f"over {threshold}", [_percent(mean.over(threshold)) for mean in mains])
         row("absent", [str(mean.absent.total()) for mean in mains])
@@ -240,6 +252,12 @@ class Summary:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
+
+
+def _gain(gain: tuple[float, float | None] | None) -> str:
+    if gain is None:
+        return ""
+    return f"{gain[0]:.3f}" if gain[1] is None else f"{gain[0]:.3f} ±{gain[1]:.3f}"
 
 
 def _cell(mean: Mean) -> str:

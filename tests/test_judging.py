@@ -343,6 +343,16 @@ def test_options_of_judges_are_refused_elsewhere(run: Any) -> None:
         ran = run("nx-score", *words, stdin=b"")
         assert ran.returncode == 2
         assert b"is for --method detection" in ran.stderr
+    ran = run("nx-score", "--method", "surprisal", "--simulator", "hf:x", "--together", "3", stdin=b"")
+    assert b"means nothing with --method surprisal" in ran.stderr
+
+
+def test_a_model_is_asked_about_the_null_of_so_many_units(run: Any, model: Path) -> None:
+    words = ["nx-score", "--method", "detection", "--simulator", f"llama:{model}", "--dry-run"]
+    words += ["--simulation", "generate", "--each", "1"]
+    for units, calls in ((1, 1), (40, 79), (120, 220)):
+        assert f"{calls} calls to make" in run(*words, stdin=explained(units)).stderr.decode()
+    assert "120 calls to make" in run(*words, "--baselines", "none", stdin=explained(120)).stderr.decode()
 
 
 # Intruders

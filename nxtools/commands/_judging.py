@@ -78,6 +78,9 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     if options["method"] in ("surprisal", "embedding") and options["simulator"] == "pattern":
         hint = "--simulator llama:FILE.gguf, hf:MODEL or, for embeddings, openai:MODEL"
         raise UsageError(f"--method {options['method']} takes a language model", hint=hint)
+    for name in typed("simulation", "together", "examples"):
+        if options["method"] in ("surprisal", "embedding"):
+            raise UsageError(f"--{name} means nothing with --method {options['method']}")
     if options["simulator"] == "pattern":
         check_unused("patterns", "simulation", "together")
 

@@ -89,7 +89,8 @@ def measure(verdicts: Sequence[Verdict], unit: str, names: Sequence[str] = FIGUR
     there = {name: values[name] for name in names if not np.isnan(values[name])}
     absent = {name: _why(name, truth) for name in names if name not in there}
     reweighted = drawn_weights([one.document for one in verdicts], "document")
-    replicates = {name: figures(truth, said, scores, reweighted)[name] for name in there}
+    under = figures(truth, said, scores, reweighted)
+    replicates = {name: under[name] for name in there}
     return Figures(there, absent, _intervals(verdicts, unit, there), replicates)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/pipe.py [--subject DIR] [--text SOURCE] [--excerpts N]
 
-Every figure is the median of several runs of the whole command, start-up included, on one core.
+Every figure is the median of several runs of the whole command, start-up included, on one core, with nothing
+in the store that the command itself would put there.
 """
 
 from __future__ import annotations
@@ -49,18 +50,14 @@ def main() -> None:
         print(f"{units} units, {Path(files['units']).stat().st_size / units / 1000:.0f} kB a line\n")
         print("| what | units/s, wall | units/s, CPU |\n|---|---|---|")
         show("nx-top", units, [top])
-        show("nx-explain -j1, fresh", units, [[*explain, "--refresh"]])
-        show("nx-score --baselines none, fresh", units, [[*alone, "--refresh"]])
-        show(
-            "nx-explain -j1 and nx-score --baselines none, fresh",
-            units,
-            [[*explain, "--refresh"], [*alone, "--refresh"]],
-        )
-        run(explain), run(["nx-simulate", files["explained"], "-o", files["simulated"]]), run(simulated)
-        unscored = without_scores(Path(folder, "cache"))
-        show("nx-score --baselines none of simulated units, no score stored", units, [simulated], unscored)
-        show("nx-score with baselines and null, fresh", units, [[*score, "--refresh"]])
-        run(explain), run(score)
+        new = without(Path(folder, "cache"), "excerpts", "explanation", "score")
+        unscored = without(Path(folder, "cache"), "score")
+        show("nx-explain -j1", units, [explain], new)
+        show("nx-score --baselines none", units, [alone], unscored)
+        show("nx-explain -j1 and nx-score --baselines none", units, [explain, alone], new)
+        run(["nx-simulate", files["explained"], "-o", files["simulated"]])
+        show("nx-score --baselines none of simulated units", units, [simulated], unscored)
+        show("nx-score with baselines and null", units, [score], unscored)
         seconds = [second_run(source, files["scored"]) for _ in range(RUNS)]
         print(f"\nSecond run of the whole pipe: {statistics.median(seconds):.2f} s for {units} units")
         print("\n| nx-… -h | ms |\n|---|---|")
@@ -89,14 +86,15 @@ def timed(commands: list[list[str]]) -> tuple[float, float]:
     return time.perf_counter() - begun, cpu
 
 
-def without_scores(cache: Path) -> Callable[[], None]:
-    """Takes the scores out of a store, and leaves what else the commands of a pipe know."""
+def without(cache: Path, *kinds: str) -> Callable[[], None]:
+    """Takes answers of some kinds out of a store, and leaves what the commands before in a pipe have made."""
 
     def forget() -> None:
         with sqlite3.connect(cache / "index.sqlite") as index:
-            of_scores = "(SELECT digest FROM blobs WHERE kind = 'score')"
-            index.execute(f"DELETE FROM memo WHERE answer IN {of_scores}")
-            index.execute("DELETE FROM blobs WHERE kind = 'score'")
+            for kind in kinds:
+                of_kind = "(SELECT digest FROM blobs WHERE kind = ?)"
+                index.execute(f"DELETE FROM memo WHERE answer IN {of_kind}", (kind,))
+                index.execute("DELETE FROM blobs WHERE kind = ?", (kind,))
         index.close()
 
     return forget

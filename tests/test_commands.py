@@ -433,6 +433,8 @@ def test_a_line_is_answered_before_the_next_one_comes_and_ctrl_c_is_130(
         env=environment | {"NXTOOLS_JOBS": "2"},
         cwd=tmp_path,
         start_new_session=True,
+        # Shells have their background jobs ignore it, and this may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdin and process.stdout
     process.stdin.write(lines(explained[1:2]) if name in TAKES_UNITS else b"\n")

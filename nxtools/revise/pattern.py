@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import InputError
+from nxtools.explain.pattern import question as learned_from
 from nxtools.explain.pattern import side
 from nxtools.pattern.atoms import Form
 from nxtools.pattern.execute import execute
@@ -85,13 +86,7 @@ def question(
     digests: of the unit's excerpts by set; pool: that of the pool at hand.
     """
     return {
-        "sign": unit.sign,
-        "evidence": digests["evidence"],
-        "validation": digests["validation"],
-        "pool": None if pool is None or unit.pool is None else [pool, unit.pool["column"]],
-        "vocabulary": None if pool is not None else sorted(unit.vocabulary.items()),
-        "literals": budget.literals,
-        "characters": budget.characters,
+        **learned_from(unit, digests, pool, budget),
         "text": text,
         "scale": scale,
         "kept": {source: sorted(rows) for source, rows in sorted(kept.items())},

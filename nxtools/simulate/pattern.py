@@ -37,13 +37,14 @@ def simulate(
     """Expected activations by excerpt, to four significant digits of the scale; None where left out."""
     try:
         pattern = parse(text)
-    except InputError as error:
+        predicted = [execute(pattern, one.table.ids, lexicon) for one in shown]
+    except InputError as error:  # no pattern, or one that needs what is not at hand
         return Failure("simulate", "no-pattern", str(error))
     factor = 1.0 if scale is None else scale
     digits = 3 - int(np.floor(np.log10(factor))) if factor > 0 else 3
     found: list[list[float | None]] = []
-    for one in shown:
-        rows = np.round(execute(pattern, one.table.ids, lexicon).astype(np.float64) * factor, digits) + 0.0
+    for one, values in zip(shown, predicted, strict=True):
+        rows = np.round(values.astype(np.float64) * factor, digits) + 0.0
         out = np.isnan(one.table.activations)
         for row, left_out in zip(rows.tolist(), out, strict=True):
             found.append(

@@ -87,3 +87,43 @@ def test_nx_record_records_the_twin_and_not_the_subject(run: Run, folder: Path, 
         maxima.append([unit["stats"]["max"] for unit in units])
     assert names == ["tiny", "tiny~permuted-0", "tiny~permuted-0", "tiny~random-0"]
     assert maxima[1] == maxima[2] and maxima[0] != maxima[1] != maxima[3] != maxima[0]
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "permuted"), ("gpt_neox", "random")])
+def test_ablation_makes_a_twin_again_from_its_name(run: Run, tmp_path: Path, family: str, kind: str) -> None:
+    """GPT-2's unembedding is its embedding, GPT-NeoX has one of its own. The values on the lines are compared
+    with those of the subject that is ablated, so another seed's twin would be an error of every unit."""
+    folder = save(build(family, seed=2), tmp_path / "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n\n".join(f"the cat {n} sat on the mat {n * 7} and the dog {n * 13}" for n in range(90))
+    )
+    record = (
+        f"nx-record --subject {folder} --twin {kind} --seed 4 --context 8 --excerpt 8 --document-tokens 8"
+    )
+    ablate = f"nx-score --method ablation --baselines none --subject {folder}"
+    done = run(f"{record} --units 0:3,1:5 {text} | nx-top | nx-explain | {ablate}")
+    assert done.returncode == 0, done.stderr
+    units = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [unit["unit"]["subject"] for unit in units] == [f"tiny~{kind}-4"] * 2
+    for unit in units:
+        (score,) = unit["explanations"][0]["scores"]
+        assert score["jsd"]["top_and_random"]["mean"] > 0 and "error" not in score
+
+    unit["unit"]["subject"] = f"tiny~{kind}-5"
+    other = run(f"nx-score --method ablation --subject {folder} --refresh", stdin=orjson.dumps(unit) + b"\n")
+    assert other.returncode == 4
+    assert f"is not the subject whose {kind} twin these units are of" in other.stderr.decode()
+
+
+def test_the_twin_of_a_whole_model_has_the_parts_of_its_twin(folder: Path) -> None:
+    for family in ("gpt2", "gpt_neox"):
+        for twin in (Twin("permuted", 1), Twin("random", 1)):
+            whole, own = build(family, seed=2), dict(build(family, seed=2).named_parameters())
+            part = build(family, seed=2).base_model
+            twin.take_over(whole.base_model, whole)
+            twin.take_over(part)
+            for one, other in zip(whole.base_model.parameters(), part.parameters(), strict=True):
+                assert torch.equal(one, other)
+            changed = {name for name, now in whole.named_parameters() if not torch.equal(now, own[name])}
+            assert {name for name, now in own.items() if now.ndim >= 2} <= changed

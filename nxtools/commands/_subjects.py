@@ -25,13 +25,16 @@ class Asked(Protocol):
 
 
 def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool = False) -> Subject:
-    """The subject that a line names, or the one that the user names, which must be the same. `speaking`: with
-    its unembedding. Takes the options subject, device, trust_remote_code and allow_pickle. ModelError."""
+    """The subject that a line names, or the one that the user names, which must be the same; a twin is made
+    of its subject again. `speaking`: with its unembedding. Takes the options subject, device,
+    trust_remote_code and allow_pickle. ModelError."""
     from nxtools.subject.identity import resolve, weights_fingerprint
     from nxtools.subject.load import load_subject
     from nxtools.subject.recording import Remembered
+    from nxtools.subject.twin import subject_of
 
-    name = options["subject"] or asked.subject
+    called, twin = subject_of(asked.subject)
+    name = options["subject"] or called
     allow_pickle = options["allow_pickle"]
     try:
         found = resolve(name, allow_pickle=allow_pickle)
@@ -39,10 +42,12 @@ def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool 
         if options["subject"]:
             raise
         raise ModelError(f"the subject {name!r} is not found by its name", hint="--subject DIR") from error
-    if weights_fingerprint(found.path, Remembered(store), allow_pickle=allow_pickle) != asked.fingerprint:
+    weights = weights_fingerprint(found.path, Remembered(store), allow_pickle=allow_pickle)
+    if (weights if twin is None else twin.fingerprint(weights)) != asked.fingerprint:
+        what = "of these units" if twin is None else f"whose {twin.kind} twin these units are of"
         hint = "--subject DIR of the one that they were recorded with"
-        raise ModelError("is not the subject of these units", where=name, hint=hint)
-    return load_subject(
+        raise ModelError(f"is not the subject {what}", where=name, hint=hint)
+    subject = load_subject(
         found.path,
         device=options["device"],
         dtype=asked.dtype,
@@ -51,3 +56,6 @@ def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool 
         allow_pickle=allow_pickle,
         speaking=speaking,
     )
+    if twin is not None:
+        twin.take_over(subject.model, subject.speaker)
+    return subject

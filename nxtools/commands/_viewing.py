@@ -1,0 +1,44 @@
+"""What all ways to look at units share: reading them, and running patterns that nobody has simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from nxtools.commands._base import Shared
+
+if TYPE_CHECKING:
+    from nxtools.stream import Record
+
+
+class Viewing:
+    """The units of a command's inputs, with simulations wherever a pattern can be run."""
+
+    def __init__(self, shared: Shared) -> None:
+        from nxtools.folded import folded
+        from nxtools.records import check_unit
+
+        self._reader = shared.reader(check_unit, folded)
+        self.complete = completing(shared)
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._reader:
+            self.complete(record)
+            yield record
+
+    @property
+    def where(self) -> str:
+        return self._reader.where
+
+    @property
+    def skipped(self) -> int:
+        return self._reader.skipped
+
+
+def completing(shared: Shared) -> Callable[[Record], None]:
+    """What runs a unit's patterns on its excerpts; the store has the embedding that `like` needs."""
+    from nxtools.commands._pools import Pools
+    from nxtools.view.simulated import simulate_patterns
+
+    pools = Pools(shared.command, shared.cache, shared.cache_mode, None)
+    return lambda record: simulate_patterns(record, pools.lexicon)

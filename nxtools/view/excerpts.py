@@ -1,0 +1,146 @@
+"""Excerpts as a viewer shows them: grouped, with what was simulated, and what their tokens say."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from nxtools.records import PICKS, SETS, objects
+from nxtools.score.bootstrap import student
+from nxtools.stream import Record
+from nxtools.view.scores import author, reason
+
+TOKENS = 20  # of a list of tokens with the highest mean
+PEAKS = 12  # tokens of a unit that a search finds
+
+Simulated = dict[str, dict[int, list[float | None]]]  # by excerpt and place of the simulation
+
+
+def shown(told: list[Record], record: Record, excerpts: Sequence[Record]) -> tuple[list[Record], Simulated]:
+    """Who simulated what, and the values.
+
+    A simulation has `explanation` (its place), `by`, and `failed`, why there are no values, or `line`, what
+    brings it to the unit's scale: see `calibration`.
+    """
+    found: list[Record] = []
+    values: Simulated = defaultdict(dict)
+    for place, one in enumerate(objects(record, "explanations", optional=True)):
+        by_author: dict[str, int] = {}
+        for simulation in objects(one, "simulations", optional=True):
+            key = repr(simulation.get("by"))
+            if key not in by_author:
+                by_author[key] = len(found)
+                found.append({"explanation": place, "by": author(simulation.get("by"))})
+            if "error" in simulation:
+                found[by_author[key]]["failed"] = reason(simulation["error"])
+            elif isinstance(simulation.get("expected"), list):
+                values[str(simulation.get("excerpt"))][by_author[key]] = simulation["expected"]
+    for place, each in enumerate(found):
+        each["line"] = calibration(excerpts, values, place)
+    return found, values
+
+
+def calibration(excerpts: Sequence[Record], values: Simulated, place: int) -> Record | None:
+    """The least squares line of true on simulated activations, fitted where nothing is scored.
+
+    `set`: validation's excerpts, or held-out ones if only those were simulated; `slope`, `intercept`,
+    `excerpts`, `tokens`; `correlation` of the held-out tokens.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for excerpt in excerpts:
+        expected = values.get(str(excerpt.get("id")), {}).get(place)
+        if expected is not None and excerpt.get("pick") in ("top", "random"):
+            counts[excerpt["set"]] += 1
+            pairs[excerpt["set"]] += [
+                (said, true)
+                for said, true in zip(expected, excerpt["activations"], strict=False)
+                if said is not None and true is not None
+            ]
+    fitted_on = next((name for name in ("validation", "held-out") if len(pairs[name]) > 2), None)
+    if fitted_on is None:
+        return None
+    slope, intercept, _ = _line(pairs[fitted_on])
+    return {
+        "set": fitted_on,
+        "excerpts": counts[fitted_on],
+        "tokens": len(pairs[fitted_on]),
+        "slope": slope,
+        "intercept": intercept,
+        "correlation": _line(pairs["held-out"])[2] if len(pairs["held-out"]) > 2 else None,
+    }
+
+
+def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float | None, float | None, float | None]:
+    """Slope, intercept and correlation of (x, y); None where x or y never changes."""
+    mx, my = fmean(x for x, _ in pairs), fmean(y for _, y in pairs)
+    xx = math.fsum((x - mx) ** 2 for x, _ in pairs)
+    yy = math.fsum((y - my) ** 2 for _, y in pairs)
+    xy = math.fsum((x - mx) * (y - my) for x, y in pairs)
+    if xx == 0:
+        return None, None, None
+    return xy / xx, my - xy / xx * mx, xy / math.sqrt(xx * yy) if yy > 0 else None
+
+
+def groups(excerpts: Sequence[Record], values: Simulated) -> list[Record]:
+    """Excerpts by `pick` and `set`, strongest pick first; each with `simulated` by place of the simulation."""
+    found: dict[tuple[str, str], list[Record]] = {(pick, name): [] for pick in PICKS for name in SETS}
+    for excerpt in excerpts:
+        found.setdefault((str(excerpt.get("pick")), excerpt["set"]), []).append(
+            {
+                "id": str(excerpt.get("id", "")),
+                "rank": excerpt.get("rank"),
+                "document": excerpt.get("document"),
+                "start": excerpt.get("start"),
+                "probability": excerpt.get("probability"),
+                "tokens": excerpt["tokens"],
+                "activations": excerpt["activations"],
+                "simulated": {str(n): row for n, row in values.get(str(excerpt.get("id")), {}).items()},
+            }
+        )
+    return [{"pick": pick, "set": name, "excerpts": rows} for (pick, name), rows in found.items() if rows]
+
+
+def peak_tokens(excerpts: Sequence[Record], sign: str) -> list[str]:
+    """The tokens at which excerpts reach their extreme, most frequent first."""
+    counts: dict[str, int] = defaultdict(int)
+    for excerpt in excerpts:
+        known = [
+            (v, t) for v, t in zip(excerpt["activations"], excerpt["tokens"], strict=False) if v is not None
+        ]
+        if known:
+            lowest = sign == "-" or excerpt.get("pick") == "bottom"
+            counts[(min if lowest else max)(known, key=lambda pair: pair[0])[1]] += 1
+    return sorted(counts, key=lambda token: -counts[token])[:PEAKS]
+
+
+def token_means(excerpts: Sequence[Record], sign: str) -> Record:
+    """Tokens with the `highest` and, on units with that side, the `lowest` mean activation in excerpts.
+
+    Each has `token`, `n`, `mean` and the margin of its 95% interval (Student's).
+    Tokens that occur once are left out.
+    """
+    by_token: dict[str, list[float]] = defaultdict(list)
+    for excerpt in excerpts:
+        for token, value in zip(excerpt["tokens"], excerpt["activations"], strict=False):
+            if value is not None:
+                by_token[token].append(value)
+    rows = [
+        {"token": token, "n": len(found), "mean": fmean(found), "margin": _margin(found)}
+        for token, found in by_token.items()
+        if len(found) > 1
+    ]
+    rows.sort(key=lambda row: -row["mean"])
+    return {
+        "tokens": sum(map(len, by_token.values())),
+        "excerpts": len(excerpts),
+        "highest": rows[:TOKENS] if sign != "-" else [],
+        "lowest": rows[: -TOKENS - 1 : -1] if sign != "+" else [],
+    }
+
+
+def _margin(values: Sequence[float]) -> float:
+    n = len(values)
+    return student(n - 1) * stdev(values) / math.sqrt(n)

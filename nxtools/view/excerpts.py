@@ -85,7 +85,7 @@ def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float | None, float | N
 
 
 def groups(excerpts: Sequence[Record], values: Simulated) -> list[Record]:
-    """Excerpts by `pick` and `set`, strongest pick first; each with `simulated` by place of the simulation."""
+    """Excerpts by `pick` and `set`, each with its `simulated` rows by place of the simulation."""
     found: dict[tuple[str, str], list[Record]] = {(pick, name): [] for pick in PICKS for name in SETS}
     for excerpt in excerpts:
         found.setdefault((str(excerpt.get("pick")), excerpt["set"]), []).append(
@@ -107,9 +107,8 @@ def peak_tokens(excerpts: Sequence[Record], sign: str) -> list[str]:
     """The tokens at which excerpts reach their extreme, most frequent first."""
     counts: dict[str, int] = defaultdict(int)
     for excerpt in excerpts:
-        known = [
-            (v, t) for v, t in zip(excerpt["activations"], excerpt["tokens"], strict=False) if v is not None
-        ]
+        pairs = zip(excerpt["activations"], excerpt["tokens"], strict=False)
+        known = [(value, token) for value, token in pairs if value is not None]
         if known:
             lowest = sign == "-" or excerpt.get("pick") == "bottom"
             counts[(min if lowest else max)(known, key=lambda pair: pair[0])[1]] += 1
@@ -127,17 +126,20 @@ def token_means(excerpts: Sequence[Record], sign: str) -> Record:
         for token, value in zip(excerpt["tokens"], excerpt["activations"], strict=False):
             if value is not None:
                 by_token[token].append(value)
-    rows = [
-        {"token": token, "n": len(found), "mean": fmean(found), "margin": _margin(found)}
-        for token, found in by_token.items()
-        if len(found) > 1
-    ]
-    rows.sort(key=lambda row: -row["mean"])
+    means = [(fmean(found), token) for token, found in by_token.items() if len(found) > 1]
+    means.sort(key=lambda pair: -pair[0])
+
+    def rows(some: Sequence[tuple[float, str]]) -> list[Record]:
+        return [
+            {"token": token, "n": len(by_token[token]), "mean": mean, "margin": _margin(by_token[token])}
+            for mean, token in some
+        ]
+
     return {
         "tokens": sum(map(len, by_token.values())),
         "excerpts": len(excerpts),
-        "highest": rows[:TOKENS] if sign != "-" else [],
-        "lowest": rows[: -TOKENS - 1 : -1] if sign != "+" else [],
+        "highest": rows(means[:TOKENS]) if sign != "-" else [],
+        "lowest": rows(means[: -TOKENS - 1 : -1]) if sign != "+" else [],
     }
 
 

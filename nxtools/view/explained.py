@@ -59,7 +59,7 @@ def _notes(one: Record) -> list[str]:
 
 
 def _revision(one: Record) -> Record:
-    """`revises`, `why`, `current` (place of the version that stands), `versions`, `counterexamples`, `gain`."""
+    """`revises`, `why`, `versions` and the place of the `current` one, `counterexamples`, `scores`."""
     figures = one.get("revision")
     return {
         "revises": one.get("revises"),
@@ -98,7 +98,7 @@ def _made(made: Any) -> str:
 
 
 def gain(record: Record) -> float | None:
-    """By how much revision raised the held-out score of the current explanation; None if it was not revised."""
+    """By how much revision raised the held-out score of the current explanation, if it was revised."""
     told = current(record) or {}
     revision = told.get("revision")
     pair = revision.get("top_and_random") if isinstance(revision, dict) else None

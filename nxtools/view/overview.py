@@ -15,7 +15,6 @@ from nxtools.stream import Record
 from nxtools.view.scores import MAIN, author, plain
 
 BIN = 0.05  # of the histograms of scores
-SHOWN_FIRST = ("explanation", "pattern")
 _CELLS = (
     "series",
     "figure",
@@ -126,7 +125,7 @@ def _cells(row: Record) -> Record:
 
 
 def _histogram(values: np.ndarray[Any, np.dtype[np.float64]]) -> Record:
-    """Counts of bins that are BIN wide, from the one that holds the lowest value; `edge` is its lower edge."""
+    """Counts of bins that are BIN wide, from the one that holds the lowest value, whose lower end is `edge`."""
     if not len(values):
         return {"edge": 0.0, "width": BIN, "counts": []}
     first, last = (int(np.floor(round(float(end) / BIN, 9))) for end in (values.min(), values.max()))

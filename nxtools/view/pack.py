@@ -1,7 +1,7 @@
 """Many unit pages in few bytes: what units share is said once, and chunks of them are compressed.
 
 Units of a run are shown the same random excerpts, and all are made of the same tokens. A chunk names each
-token's text and each excerpt's tokens once; pages name them by number. `unpack` in static/source.js undoes it.
+token's text and each excerpt's tokens once; pages name them by number. static/source.js undoes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What patterns predict on a unit's excerpts, where no simulation stands on the line: running them costs nothing."""
+"""What patterns predict on a unit's excerpts, where no simulation stands on the line."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._assistants import check_unused, typed
-from nxtools.commands._base import Shared, _stack, engine_or_offline, run_units
+from nxtools.commands._base import Shared, engine_or_offline, family, run_units
 from nxtools.commands._explained import with_previous
 from nxtools.errors import UsageError
 
@@ -27,31 +27,28 @@ EFFECTS = ("mean", "zero")  # what stands in the unit's place
 
 OURS = ("subject", "device", "dtype", "effects", "plot", "trust_remote_code", "allow_pickle")
 
-ablation_options = _stack(
+ablation_options = family(
+    "Ablation",
     [
         click.option(
-            "--subject", metavar="DIR|HUB_ID", help="Ablation: the model under study  [default: by its name]."
+            "--subject", metavar="DIR|HUB_ID", help="The model under study  [default: by its name]."
         ),
-        click.option("--device", default="auto", show_default=True, help="Ablation: auto, cpu, cuda or mps."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
         click.option(
             "--dtype",
             type=click.Choice(["float32", "float16", "bfloat16"]),
-            help="Ablation: numbers that the subject computes with  [default: as it was recorded].",
+            help="Numbers that the subject computes with  [default: as it was recorded].",
         ),
         click.option(
             "--effects",
             default="mean",
             show_default=True,
-            help="Ablation: put what silencing the unit by its mean or zero does on the line; or none.",
+            help="Put what silencing the unit by its mean or zero does on the line; or none.",
         ),
-        click.option(
-            "--plot", metavar="FILE", help="Ablation: draw it against the correlation (.svg, .png or .pdf)."
-        ),
-        click.option(
-            "--trust-remote-code", is_flag=True, help="Ablation: run code that comes with the model."
-        ),
-        click.option("--allow-pickle", is_flag=True, help="Ablation: load weights from .bin files."),
-    ]
+        click.option("--plot", metavar="FILE", help="Draw it against the correlation (.svg, .png or .pdf)."),
+        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+        click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files."),
+    ],
 )
 
 
@@ -64,6 +61,7 @@ def check_no_ablation() -> None:
 def run(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.commands._ablating import Ablation
     from nxtools.commands._pools import Pools
+    from nxtools.commands._rated import Rated
     from nxtools.commands._transfer import transfer_of
     from nxtools.score.ablation_summary import AblationSummary
     from nxtools.score.series import SERIES, TABLES
@@ -81,10 +79,10 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised"))
     made: list[Ablation] = []
     engines: list[_Ablator] = []
-    transfer = transfer_of(options)
+    transfer, rated = transfer_of(options), Rated(options["ratings"])
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
-        units = units if transfer is None else transfer(units)
+        units = rated.prepare(units if transfer is None else transfer(units))
         return with_previous(units) if "null" in wanted else units
 
     def begin(store: Store) -> Callable[[Record], Step]:
@@ -106,6 +104,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
             f"{counts.units} units; {counts.computed} replacements computed, {counts.from_store} from the "
             f"store, {counts.failed} failed{''.join(engine.told() for engine in engines)}"
         )
+        rated.say(progress)
         if transfer is not None and transfer.without:
             progress.say(transfer.told())
         if plot is not None:
@@ -113,7 +112,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
 
             draw(summary.points, plot)
 
-    return run_units(shared, begin, prepare=prepare, finish=say)
+    return run_units(shared, begin, prepare=prepare, each=rated.each, finish=say)
 
 
 def _effects(text: str) -> tuple[str, ...]:

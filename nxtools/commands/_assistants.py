@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import OfflineEngine, Shared, _stack, run_units
+from nxtools.commands._base import OfflineEngine, Shared, family, run_units
 from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
 from nxtools.stream import Writer, dump
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 MODELS = "llama:FILE.gguf, hf:MODEL or openai:MODEL"
 
-assistant_options = _stack(
+assistant_options = family(
+    "Language models",
     [
         click.option(
             "--base-url", metavar="URL", help="The API behind openai:MODEL, such as a local server's."
@@ -41,7 +42,7 @@ assistant_options = _stack(
         ),
         click.option("--price", metavar="IN,OUT", help="Of a million tokens, to be told what a run cost."),
         click.option("--dry-run", is_flag=True, help="Only say how many calls would be made."),
-    ]
+    ],
 )
 
 
@@ -109,10 +110,11 @@ class Assisted:
         unread: Callable[[], int],
         told: Callable[[], str] = lambda: "",
         prepare: Callable[[Iterable[Record]], Iterable[Record]] = lambda units: units,
+        each: Callable[[Record], None] = lambda unit: None,
         also: Callable[[Progress, Counts], None] = lambda progress, counts: None,
     ) -> int:
         """Runs a command's step over its units. unread: answers that came and could not be used, so far;
-        told: what else there is to say at the end, and also: said after it."""
+        told: what else there is to say at the end, and also: said after it; each: sees units that go out."""
         if self._dry is not None:
             return self._count_units(begin, self._dry, prepare)
 
@@ -122,7 +124,7 @@ class Assisted:
             progress.say("; ".join(filter(None, said)))
             also(progress, counts)
 
-        return run_units(self.shared, begin, prepare=prepare, finish=finish)
+        return run_units(self.shared, begin, prepare=prepare, each=each, finish=finish)
 
     def check(self, begin: Callable[[Store], Callable[[Record], Step]]) -> int:
         """Measures a simulator, writes one line about it and keeps that in the store, where nx-score finds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._assistants import Assisted, check_unused, typed
-from nxtools.commands._base import Shared, _stack, engine_or_offline, run_units
+from nxtools.commands._base import Shared, engine_or_offline, family, run_units
 from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ METHODS = ("detection", "fuzzing", "intruder", "surprisal", "embedding")
 OURS = ("active", "each", "together")
 NULLS = 100  # units whose null a language model is asked about
 
-judging_options = _stack(
+judging_options = family(
+    "Judging",
     [
         click.option(
             "--active",
@@ -30,23 +31,23 @@ judging_options = _stack(
             default=0.1,
             show_default=True,
             metavar="SHARE",
-            help="Judging: a unit is active above this share of its maximum on evidence.",
+            help="A unit is active above this share of its maximum on evidence.",
         ),
         click.option(
             "--each",
             type=click.IntRange(1),
             default=50,
             show_default=True,
-            help="Judging: at most so many active excerpts, and so many silent ones.",
+            help="At most so many active excerpts, and so many silent ones.",
         ),
         click.option(
             "--together",
             type=click.IntRange(1, 10),
             default=5,
             show_default=True,
-            help="Judging: excerpts in one prompt.",
+            help="Excerpts in one prompt.",
         ),
-    ]
+    ],
 )
 
 
@@ -58,6 +59,8 @@ def check_no_judging() -> None:
 
 def run(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.commands._judged import Judged
+    from nxtools.commands._rated import Rated
+    from nxtools.commands._transfer import transfer_of
 
     for name in typed("calibration", "literals"):
         raise UsageError(f"--{name} is for --method correlation")
@@ -67,13 +70,16 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         judged: Judged = Intruder(shared, options)
     else:
         judged = Judged(shared, options, NULLS)
+    transfer, rated = transfer_of(options), Rated(options["ratings"])
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
-        if options["explanations_from"] is not None:
-            from nxtools.commands._transfer import Transfer
+        return judged.prepare(rated.prepare(units if transfer is None else transfer(units)))
 
-            units = Transfer(options["explanations_from"], shift=options["map"] == "shift")(units)
-        return judged.prepare(units)
+    def finish(progress: Progress) -> None:
+        judged.say(progress)
+        rated.say(progress)
+        if transfer is not None and transfer.without:
+            progress.say(transfer.told())
 
     if options["method"] in ("surprisal", "embedding") and options["simulator"] == "pattern":
         hint = "--simulator llama:FILE.gguf, hf:MODEL or, for embeddings, openai:MODEL"
@@ -93,9 +99,9 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         def say(progress: Progress, counts: Counts) -> None:
             counts.failed += judged.refused
             progress.say(f"{counts.units:,} units: {counts.described()}")
-            judged.say(progress)
+            finish(progress)
 
-        return run_units(shared, begin, prepare=prepare, finish=say)
+        return run_units(shared, begin, prepare=prepare, each=rated.each, finish=say)
 
     assisted = Assisted(shared, options, "score", options["simulator"])
 
@@ -108,7 +114,8 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         unread=lambda: judged.refused + judged.unread,
         told=lambda: f"{judged.unread:,} answers unparseable" if judged.unread else "",
         prepare=prepare,
-        also=lambda progress, counts: judged.say(progress),
+        each=rated.each,
+        also=lambda progress, counts: finish(progress),
     )
 
 

@@ -85,6 +85,12 @@ OTHER_METHODS = {"ablation": "nxtools.commands._ablation"} | dict.fromkeys(
     help="Whose explanation of that run a unit gets: its namesake's, or the next one's in the layer.",
 )
 @click.option(
+    "--ratings",
+    multiple=True,
+    metavar="FILE",
+    help="Put what people said of explanations beside them, and say how scores agree; may be repeated.",
+)
+@click.option(
     "--calibration",
     type=click.Choice(["none", "linear", "isotonic", "quantile", "scored"]),
     help="Say also what share of the variance is explained, and when the unit fires, after this.",
@@ -119,6 +125,7 @@ def main(**options: Any) -> int:
     are printed on stderr, beside baselines and the null: the explanation of the unit before in its layer.
     """
     from nxtools.commands._pools import Pools
+    from nxtools.commands._rated import Rated
     from nxtools.commands._transfer import transfer_of
     from nxtools.score.series import SERIES, TABLES
     from nxtools.score.summary import Summary
@@ -144,21 +151,22 @@ def main(**options: Any) -> int:
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
     step = _step(engine, pools, wanted, of_all, summary, ceilings)
 
-    transfer = transfer_of(options)
+    transfer, rated = transfer_of(options), Rated(options["ratings"])
 
     def prepare(units: Iterable[Record]) -> Iterable[Record]:
-        units = units if transfer is None else transfer(units)
+        units = rated.prepare(units if transfer is None else transfer(units))
         return with_previous(units) if "null" in wanted else units
 
     def say(progress: Progress, counts: Counts) -> None:
         _say(progress, counts, summary, ceilings)
+        rated.say(progress)
         if transfer is not None and transfer.without:
             progress.say(transfer.told())
 
     if options["simulator"] != "pattern":
-        return _by_model(shared, options, step, prepare, say)
+        return _by_model(shared, options, step, prepare, rated.each, say)
     check_unused("patterns", "simulation")
-    return run_units(shared, lambda store: step, prepare=prepare, finish=say)
+    return run_units(shared, lambda store: step, prepare=prepare, each=rated.each, finish=say)
 
 
 def _by_model(
@@ -166,6 +174,7 @@ def _by_model(
     options: dict[str, Any],
     score: Callable[[Record], Step],
     prepare: Callable[[Iterable[Record]], Iterable[Record]],
+    each: Callable[[Record], None],
     say: Callable[[Progress, Counts], None],
 ) -> int:
     """Scores of simulations by a language model, made where they are not stored."""
@@ -192,6 +201,7 @@ def _by_model(
         unread=lambda: sum(simulator.excerpts_failed for simulator in simulators),
         told=lambda: "; ".join(simulator.described() for simulator in simulators),
         prepare=prepare,
+        each=each,
         also=say,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.score.summary import Mean, drawn_weights
+from nxtools.score.summary import Mean, aligned, drawn_weights
 
 Floats = NDArray[np.float64]
 
@@ -80,11 +80,7 @@ class JudgeSummary:
         rows.append(["excerpts judged", *(f"{self.judged[one]:,}" for one in there)])
         rows.append(["excerpts failed", *(f"{self.unjudged[one]:,}" for one in there)])
         rows.append(["units failed", *(f"{self.failed[one]:,}" for one in there)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        return aligned(rows)
 
 
 def _cell(mean: Mean) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from nxtools.errors import InputError
 from nxtools.score.bootstrap import student
 from nxtools.score.figures import short
+from nxtools.score.summary import aligned
 from nxtools.stream import Record
 
 FIGURE = "top_and_random"
@@ -181,12 +182,8 @@ def lines(found: Sequence[Result]) -> list[str]:
         for r in found:
             if (r.explainer, r.simulator) == (explainer, simulator):
                 rows.append(_row(r))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         told.append(f"explained by {explainer}, simulated by {simulator}")
-        told += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        told += aligned(rows)
         told += [_of_mean("answer", total), _of_mean("truth", total), _of_mean("best_false", total)]
         told += [_of_share(name, total) for name in ("truth_first", "answer_first", "answer_over_0.8")]
     return told

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nxtools.score.ablation import FIGURES, IN_NOISE, Ablated, between, sums
 from nxtools.score.bootstrap import student
 from nxtools.score.figures import Figure, short
-from nxtools.score.summary import DRAWS, drawn_weights
+from nxtools.score.summary import DRAWS, aligned, drawn_weights
 
 Floats = NDArray[np.float64]
 
@@ -208,11 +208,7 @@ class AblationSummary:
                 rows.append([f"{label}, median", *map(_median_cell, found)])
                 rows.append([f"{label}, above noise", *map(_share_cell, found)])
         rows.append(["failed", *(str(self.failed[series]) for series in there)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        return aligned(rows)
 
 
 def _ratio_cell(pooled: Pooled) -> str:

@@ -63,12 +63,16 @@ def resample(sums: Floats, seed: Sequence[int], draws: int = DRAWS) -> Floats:
     stratum of a unit. Units that overlap there share some of the chance in their intervals, nothing else.
     """
     units, size, columns = sums.shape
-    bank = _bank(size, draws)
     out = np.empty((units, columns, draws))
     for unit, number in enumerate(seed):
-        start = number % _starts(size)
-        np.matmul(sums[unit].T, bank[:, start : start + draws], out=out[unit])
+        np.matmul(sums[unit].T, weights(size, number, draws), out=out[unit])
     return out
+
+
+def weights(size: int, seed: int, draws: int = DRAWS) -> Floats:
+    """What each of `size` things, at least two, weighs in every draw: (size, draws)."""
+    start = seed % _starts(size)
+    return _bank(size, draws)[:, start : start + draws]
 
 
 def interval(value: Floats, drawn: Floats, freedom: int) -> Floats:

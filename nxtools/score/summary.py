@@ -247,11 +247,15 @@ class Summary:
             row(f"over {threshold}", [_percent(mean.over(threshold)) for mean in mains])
         row("absent", [str(mean.absent.total()) for mean in mains])
         row("failed", [str(self.failed[series]) for series in there])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table for people: a line for each row, columns under each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def _gain(gain: tuple[float, float | None] | None) -> str:

@@ -29,7 +29,8 @@ from nxtools.pattern.lexicon import Lexicon
 from nxtools.recordings.contexts import Contexts
 from nxtools.records import SETS
 from nxtools.revise.mend import Mender, literals_of
-from nxtools.revise.pattern import Job, New, revise
+from nxtools.revise.evidence import New
+from nxtools.revise.pattern import Job, revise
 from nxtools.revise.rows import Rows
 from nxtools.revise.texts import CUTS, NEAR, Successors, corpus, neighbours
 from nxtools.store import Store
@@ -299,7 +300,7 @@ def counterexamples_of(record: Record) -> New:
 
 def test_a_broad_explanation_learns_when_not() -> None:
     record = not_all()
-    answer = revise(Job(Unit(record), '" all" (10)', 9.0, (counterexamples_of(record),), Budget(4), {}), None)
+    answer = revise(Job(Unit(record), '" all" (10)', 9.0, (counterexamples_of(record),), Budget(4)), None)
     assert isinstance(answer, dict)
     assert answer["current"] > 0
     best = answer["versions"][answer["current"] - 1]
@@ -319,7 +320,7 @@ def test_the_choice_looks_at_validation_and_at_nothing_held_out() -> None:
             if excerpt["set"] == which:
                 excerpt["activations"] = [9 - value for value in excerpt["activations"]]
         new = counterexamples_of(record)
-        answer = revise(Job(Unit(other), '" all" (10)', 9.0, (new,), Budget(4), {}), None)
+        answer = revise(Job(Unit(other), '" all" (10)', 9.0, (new,), Budget(4)), None)
         assert isinstance(answer, dict)
         return answer
 

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nxtools.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from nxtools.stage import Answered, Pull
     from nxtools.store import Store
     from nxtools.subject.load import Subject
+    from nxtools.subject.reading import Reader
+    from nxtools.subject.spelling import Speller
+    from nxtools.subject.twin import Twin
 
 
 class Asked(Protocol):
@@ -28,8 +35,26 @@ def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool 
     """The subject that a line names, or the one that the user names, which must be the same; a twin is made
     of its subject again. `speaking`: with its unembedding. Takes the options subject, device,
     trust_remote_code and allow_pickle. ModelError."""
-    from nxtools.subject.identity import resolve, weights_fingerprint
     from nxtools.subject.load import load_subject
+
+    path, twin = _located(options, store, asked)
+    subject = load_subject(
+        path,
+        device=options["device"],
+        dtype=asked.dtype,
+        module=None if asked.site == "mlp" else asked.site,
+        trust_remote_code=options["trust_remote_code"],
+        allow_pickle=options["allow_pickle"],
+        speaking=speaking,
+    )
+    if twin is not None:
+        twin.take_over(subject.model, subject.speaker)
+    return subject
+
+
+def _located(options: dict[str, Any], store: Store, asked: Asked) -> tuple[Path, Twin | None]:
+    """That subject's folder, and which twin of it is meant."""
+    from nxtools.subject.identity import resolve, weights_fingerprint
     from nxtools.subject.recording import Remembered
     from nxtools.subject.twin import subject_of
 
@@ -47,15 +72,42 @@ def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool 
         what = "of these units" if twin is None else f"whose {twin.kind} twin these units are of"
         hint = "--subject DIR of the one that they were recorded with"
         raise ModelError(f"is not the subject {what}", where=name, hint=hint)
-    subject = load_subject(
-        found.path,
-        device=options["device"],
-        dtype=asked.dtype,
-        module=None if asked.site == "mlp" else asked.site,
-        trust_remote_code=options["trust_remote_code"],
-        allow_pickle=allow_pickle,
-        speaking=speaking,
-    )
-    if twin is not None:
-        twin.take_over(subject.model, subject.speaker)
-    return subject
+    return found.path, twin
+
+
+class Lazy:
+    """An engine that is made, and what it needs imported, when the first question comes."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self.made: Any = None
+
+    def answer(self, pull: Pull) -> Iterator[Answered]:
+        self.made = self.made or self._make()
+        return iter(self.made.answer(pull))
+
+
+def reader(options: dict[str, Any], store: Store) -> Lazy:
+    """Runs the subject over texts; `made.texts` says over how many."""
+
+    def make() -> Reader:
+        from nxtools.subject.reading import Reader
+
+        return Reader(lambda reading: load(options, store, reading))
+
+    return Lazy(make)
+
+
+def speller(options: dict[str, Any], store: Store) -> Lazy:
+    """Spells texts as the subject does."""
+
+    def make() -> Speller:
+        from nxtools.subject.load import load_tokenizer
+        from nxtools.subject.spelling import Speller
+
+        trusting = options["trust_remote_code"]
+        return Speller(
+            lambda spelling: load_tokenizer(_located(options, store, spelling)[0], trust_remote_code=trusting)
+        )
+
+    return Lazy(make)

@@ -19,14 +19,16 @@ from nxtools.commands._base import (
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from nxtools.commands._pools import Pools
     from nxtools.progress import Progress
     from nxtools.revise.step import Reviser
-    from nxtools.stage import Answered, Counts, Engine, Pull, Step
+    from nxtools.stage import Counts, Step
     from nxtools.store import Store
     from nxtools.stream import Record
+
+SOURCES = ("corpus", "neighbours", "random", "none")
 
 EXAMPLES = """
 nx-record --subject DIR text/ | nx-top | nx-explain | nx-revise --subject DIR | nx-score
@@ -77,7 +79,8 @@ def main(**options: Any) -> int:
     """
     from nxtools.commands._pools import Pools
     from nxtools.pattern.fit import Budget
-    from nxtools.revise.step import SOURCES, Reviser, Revising
+    from nxtools.revise.evidence import Measuring
+    from nxtools.revise.step import RANDOM, Reviser, Revising
     from nxtools.stage import LocalEngine
 
     shared = Shared.of("nx-revise", options)
@@ -90,17 +93,23 @@ def main(**options: Any) -> int:
     revisers: list[Reviser] = []
 
     def begin(store: Store) -> Callable[[Record], Step]:
-        revising = Revising(
-            sources=sources,
+        from nxtools.commands._subjects import reader
+
+        measuring = Measuring(
+            sources=() if sources == ("none",) else sources,
             count=options["count"],
+            random=RANDOM,
+            reader=engine_or_offline(shared, "revise", reader(options, store)),
+            pool_of=pools.of,
+            open_blob=pools.blob,
+        )
+        revising = Revising(
+            measuring=measuring,
             rounds=options["rounds"],
             budget=Budget(options["literals"]),
-            reader=engine_or_offline(shared, "revise", LazyReader(options, store)),
             mender=engine_or_offline(shared, "revise", LocalEngine(Mending(pools), batch=8, jobs=jobs)),
-            pool_of=pools.of,
             pool_digest=pools.digest,
             lexicon=pools.lexicon,
-            open_blob=pools.blob,
         )
         revisers.append(Reviser(revising))
         return revisers[-1].step
@@ -125,19 +134,3 @@ class Mending:
         from nxtools.revise.pattern import revise
 
         return [revise(job, self.pools.of(job.unit)) for job in jobs]
-
-
-class LazyReader:
-    """The engine that runs the subject; torch is loaded when something is missing."""
-
-    def __init__(self, options: dict[str, Any], store: Store) -> None:
-        self._options, self._store = options, store
-        self._engine: Engine | None = None
-
-    def answer(self, pull: Pull) -> Iterator[Answered]:
-        if self._engine is None:
-            from nxtools.commands._subjects import load
-            from nxtools.subject.reading import Reader
-
-            self._engine = Reader(lambda reading: load(self._options, self._store, reading))
-        return self._engine.answer(pull)

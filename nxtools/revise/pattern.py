@@ -26,6 +26,8 @@ from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.sentence import Pattern
 from nxtools.records import NO_TOKEN, Failure
+from nxtools.revise.challenge import SORTS, counterexamples, dealt
+from nxtools.revise.evidence import New
 from nxtools.revise.mend import DEPTH, Mender
 from nxtools.revise.rows import Rows
 from nxtools.score.correlation import correlation, excerpt_sums
@@ -36,9 +38,8 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 4  # of the question: raise it when a revision would come out differently
+VERSION = 5  # of the question: raise it when a revision would come out differently
 
-SHOWN = 5  # counterexamples of each sort that a reviser sees, and as many that only scores see
 STRONG = 20  # new texts of each side that weigh as own ones do
 STEPS = 80
 # Weights of the unit's own excerpts, of strong new texts and of neighbours, against 1 for ordinary text. What
@@ -50,25 +51,16 @@ Activations = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class New:
-    """Measured texts of one source: ids (n, tokens), activations (n, tokens) NaN where not counted, names."""
-
-    source: str
-    ids: NDArray[np.integer[Any]]
-    activations: Activations
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Job:
-    """One round for one explanation. kept: rows by source that earlier rounds kept for scores."""
+    """One round for one explanation. kept: rows by source that the first round kept for scores; None: this is
+    the first, and later ones keep no more, since their reviser has seen all the others."""
 
     unit: Unit
     text: str
     scale: float
     new: tuple[New, ...]
     budget: Budget
-    kept: Mapping[str, Sequence[int]]
+    kept: Mapping[str, Sequence[int]] | None = None
 
 
 def question(
@@ -79,7 +71,7 @@ def question(
     scale: float,
     new: Sequence[New],
     budget: Budget,
-    kept: Mapping[str, Sequence[int]],
+    kept: Mapping[str, Sequence[int]] | None,
 ) -> Record:
     """All that a revision depends on.
 
@@ -89,24 +81,17 @@ def question(
         **learned_from(unit, digests, pool, budget),
         "text": text,
         "scale": scale,
-        "kept": {source: sorted(rows) for source, rows in sorted(kept.items())},
+        "kept": None if kept is None else {source: sorted(rows) for source, rows in sorted(kept.items())},
         "new": [[one.source, " ".join(one.names), one.ids, one.activations] for one in new],
     }
 
 
-def counterexamples(
+def said_and_true(
     text: str, scale: float, new: New, lexicon: Lexicon, sign: str
-) -> tuple[list[int], list[int]]:
-    """Rows of false positives (the sentence says more than there is) and of false negatives, worst first."""
-    truth = side(new.activations, sign).astype(np.float64)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a sentence says of new texts, and what is there, on the side that is explained: (n, tokens)."""
     said = execute(parse(text), new.ids, lexicon).astype(np.float64) * scale
-    over = np.nan_to_num(np.abs(said) - np.abs(truth), nan=0.0)
-    worst_over, worst_under = over.max(1, initial=0.0), (-over).max(1, initial=0.0)
-    positive = worst_over >= worst_under
-    wrong = max(scale, 1e-12) / 5  # two levels of ten
-    false_positives = [r for r in np.argsort(-worst_over) if positive[r] and worst_over[r] > wrong]
-    false_negatives = [r for r in np.argsort(-worst_under) if not positive[r] and worst_under[r] > wrong]
-    return list(map(int, false_positives)), list(map(int, false_negatives))
+    return said, side(new.activations, sign).astype(np.float64)
 
 
 class Revision:
@@ -210,18 +195,16 @@ def revise(job: Job, shared: Shared | None) -> Record | Failure:
         return Failure("revise", "no-pattern", str(error))
     revision = Revision(job.unit, shared, job.budget, job.new)
     challenged: list[Record] = []
-    reserved = {source: set(rows) for source, rows in job.kept.items()}
+    reserved = {source: set(rows) for source, rows in (job.kept or {}).items()}
     for one in job.new:
-        positives, negatives = counterexamples(job.text, job.scale, one, revision.lexicon, job.unit.sign)
-        for sort, found in (("false-positive", positives), ("false-negative", negatives)):
-            rows = [row for row in found if row not in job.kept.get(one.source, ())]
-            for turn, row in enumerate(rows[: 2 * SHOWN]):
-                shows = turn % 2 == 0
-                if not shows:
+        said, truth = said_and_true(job.text, job.scale, one, revision.lexicon, job.unit.sign)
+        sorts = zip(SORTS, counterexamples(said, truth, job.scale), strict=True)
+        for sort, found in sorts:
+            rows = [row for row in found if row not in reserved.get(one.source, ())]
+            for row, role in dealt(rows, None if job.kept is None else dict.fromkeys(rows, "reviser")):
+                if role == "scores":
                     reserved.setdefault(one.source, set()).add(row)
-                challenged.append(
-                    {"from": one.source, "row": row, "sort": sort, "for": "reviser" if shows else "scores"}
-                )
+                challenged.append({"from": one.source, "row": row, "sort": sort, "for": role})
     made = revision.versions(job.text, reserved)
     before = revision.validation(old)
     versions: list[Record] = [

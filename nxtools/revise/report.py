@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nxtools.score.bootstrap import student
 
 if TYPE_CHECKING:
-    from nxtools.revise.step import Compared
+    from nxtools.revise.placing import Compared
 
 
 def lines(compared: Sequence[Compared]) -> list[str]:

@@ -62,6 +62,18 @@ def corpus(plan: Plan, bos: int | None, count: int) -> Texts:
     return Texts(tuple(contexts), tuple((before + len(lead)).tolist()), plan.counted(chosen), names)
 
 
+def joined(texts: Sequence[Texts]) -> Texts:
+    """Those of several plans, whose excerpts are of one length, as one."""
+    if len(texts) == 1:
+        return texts[0]
+    return Texts(
+        tuple(c for one in texts for c in one.contexts),
+        tuple(b for one in texts for b in one.before),
+        np.concatenate([one.counted for one in texts]),
+        tuple(n for one in texts for n in one.names),
+    )
+
+
 def neighbours(
     unit: Unit, lead: Callable[[str, int], Ids], bos: int | None, follows: Callable[[int], Ids]
 ) -> Texts:

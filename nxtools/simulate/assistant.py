@@ -87,10 +87,13 @@ class Simulator:
 
     def simulations(self, unit: Unit, explanation: Record, which: str) -> Asked:
         """Simulations of one explanation on one set, as they would stand in its record."""
+        return (yield from self.on(unit, explanation, unit.shown(which)))
+
+    def on(self, unit: Unit, explanation: Record, shown: Shown) -> Asked:
+        """The same on any excerpts."""
         form = yield from self._chosen()
-        shown = [unit.shown(which)]
-        answers = yield [] if isinstance(form, Failure) else self._questions(form, explanation, shown)
-        return self._read(form, unit, explanation, shown, answers)
+        answers = yield [] if isinstance(form, Failure) else self._questions(form, explanation, [shown])
+        return self._read(form, unit, explanation, [shown], answers)
 
     def _chosen(self) -> Asked:
         """The method, and what the engine can do for it; a failure when that cannot be known."""

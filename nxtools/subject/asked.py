@@ -1,4 +1,4 @@
-"""What is asked of a subject about texts of our own: a unit's activations on them.
+"""What is asked of a subject about texts of our own: how it spells them, and a unit's activations on them.
 
 Known without torch: a question that the store answers loads no subject.
 """
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nxtools.arrays import decode_rows, encode_rows
 
-VERSION = 1  # of the question: raise it when an answer would come out differently
+VERSION = 1  # of a reading: raise it when an answer would come out differently
+SPELLING_VERSION = 1  # of a spelling
 
 Activations = NDArray[np.float32]
 
@@ -46,6 +47,24 @@ class Reading:
             "lengths": [len(ids) for ids in self.contexts],
             "ids": np.concatenate([np.zeros(0, np.int32), *self.contexts]).astype(np.int32),
         }
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a subject spells n texts, each a document of its own.
+
+    Answered by `{"ids": [[…], …], "tokens": [[…], …]}`, without what the tokenizer puts in front.
+    """
+
+    subject: str
+    fingerprint: str
+    site: str
+    dtype: str
+    texts: Sequence[str]
+
+    def question(self) -> dict[str, Any]:
+        """All that the answer depends on: a subject's weights go with its tokenizer."""
+        return {"weights": self.fingerprint, "texts": list(self.texts)}
 
 
 def packed(rows: Activations) -> dict[str, str]:

@@ -32,6 +32,9 @@ EXIT_CODES = (
 )
 
 
+OWN, OF_ALL = "Options", "Options of all commands"
+
+
 class NxCommand(click.Command):
     """A command whose help ends with its records, examples and exit codes, all from its docstring."""
 
@@ -50,6 +53,19 @@ class NxCommand(click.Command):
             for param in self.params
             if isinstance(param, click.Option) and param.expose_value
         }
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Families of options (see `family`) under their names, in the order of the first of each."""
+        families: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record and isinstance(param, click.Option):
+                last = next(reversed(families), OWN)
+                name = last if "--help" in param.opts else getattr(param, "family", OWN)
+                families.setdefault(name, []).append(record)
+        for name, records in families.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Records"):
@@ -158,10 +174,13 @@ def command(name: str, *, examples: str, takes: str, gives: str) -> Callable[[Ca
     return wrap
 
 
-def _stack(options: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+def family(name: str, options: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Several options as one decorator; -h shows them together under the name."""
+
     def wrap(function: Any) -> Any:
         for option in reversed(list(options)):
             function = option(function)
+            function.__click_params__[-1].family = name
         return function
 
     return wrap
@@ -231,7 +250,8 @@ def allowed(text: str, total: int) -> float:
     return int(match[1]) if match[1] else float(match[2]) * total / 100
 
 
-shared_options = _stack(
+shared_options = family(
+    OF_ALL,
     [
         click.option(
             "-o",
@@ -252,7 +272,7 @@ shared_options = _stack(
         ),
         click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
         click.version_option(package_name="nxtools", message="%(prog)s, nxtools %(version)s"),
-    ]
+    ],
 )
 
 inputs_argument = click.argument("inputs", nargs=-1, metavar="[FILE]...")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import EXIT_SOME_FAILED, _stack, allowed
+from nxtools.commands._base import EXIT_SOME_FAILED, allowed, family
 from nxtools.errors import InputError, UsageError
 from nxtools.progress import Progress, warn
 
@@ -115,7 +115,8 @@ reading_options = [
     click.version_option(package_name="nxtools", message="%(prog)s, nxtools %(version)s"),
 ]
 
-report_options = _stack(
+report_options = family(
+    "Options",
     [
         click.option(
             "--format",
@@ -126,5 +127,5 @@ report_options = _stack(
         ),
         click.option("--plot", metavar="FILE", help="Draw it as well: a name in .svg or .png."),
         *reading_options,
-    ]
+    ],
 )

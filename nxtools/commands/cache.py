@@ -28,6 +28,10 @@ nx-cache gc --kind recording --max-size 5G --dry-run
 class Group(NxCommand, click.Group):
     """A command that has commands of its own, and reports errors as all do."""
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
 
 DAYS = amount({"h": 1 / 24, "d": 1, "w": 7})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import EXIT_SOME_FAILED, _stack, allowed, inputs_argument
+from nxtools.commands._base import EXIT_SOME_FAILED, OF_ALL, allowed, family, inputs_argument
 from nxtools.commands._base import command as nx_command
 from nxtools.commands._reports import inputs_or_help, reading_options
 from nxtools.errors import InputError, UsageError
@@ -52,7 +52,7 @@ WRITTEN = ("neuron-explainer", "neuronpedia")
 )
 @click.option("--site", default="mlp", show_default=True, help="Where its values were read.")
 @click.option("--tokenizer", metavar="DIR", help="Of delphi's folders: where tokenizer.json is.")
-@_stack(reading_options)
+@family(OF_ALL, reading_options)
 def main(**options: Any) -> int:
     """Convert the paper's NeuronRecord and NeuronSimulationResults, Neuronpedia's batches and Delphi's
     latents to unit lines, which all other commands read; and unit lines to the first two.

@@ -114,6 +114,11 @@ def sign_of(record: Record) -> str:
     return str(record["unit"].get("sign", "+"))
 
 
+def sides_of(sign: str) -> tuple[str, ...]:
+    """The picks that show the sides of a unit."""
+    return {"+": ("top",), "-": ("bottom",)}.get(sign, ("top", "bottom"))
+
+
 def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICKS) -> list[Record]:
     """The unit's excerpts of these sets and picks.
 

@@ -26,6 +26,7 @@ SCIENCE = {
     "puzzles",
     "directions",
     "recordings",
+    "contexts",
     "interop",
     "view",
     "report",

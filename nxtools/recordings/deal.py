@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nxtools.errors import UsageError
 from nxtools.recordings.layer import Entries, Layer
-from nxtools.records import PICKS, SETS
+from nxtools.records import PICKS, SETS, sides_of
 from nxtools.subject.bins import BINS
 from nxtools.subject.keep import turns
 
@@ -70,10 +70,6 @@ class Hand:
 
     deals: list[Deal] = field(default_factory=list)
     dropped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-
-
-def sides_of(sign: str) -> tuple[str, ...]:
-    return {"+": ("top",), "-": ("bottom",)}.get(sign, ("top", "bottom"))
 
 
 def deal(layer: Layer, wanted: dict[str, Counts]) -> Hand:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.recordings.deal import NONE, Deal, Hand, sides_of
+from nxtools.recordings.deal import NONE, Deal, Hand
 from nxtools.recordings.layer import Entries, Layer, pool_limits
-from nxtools.records import SETS
+from nxtools.records import SETS, sides_of
 from nxtools.subject.keep import ranked
 
 TOP = 20

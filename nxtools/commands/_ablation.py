@@ -10,7 +10,7 @@ import click
 
 from nxtools.commands._assistants import check_unused, typed
 from nxtools.commands._base import Shared, engine_or_offline, family, run_units
-from nxtools.commands._explained import with_previous
+from nxtools.commands._explained import HUMAN, with_previous
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         options["baselines"]
     ]
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
-    summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised"))
+    summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised", HUMAN))
     made: list[Ablation] = []
     engines: list[_Ablator] = []
     transfer, rated = transfer_of(options), Rated(options["ratings"])

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nxtools.records import Failure
     from nxtools.stream import Record
 
+HUMAN = "human"  # the explainer of what people wrote
 PREVIOUS = "\0previous"  # where a unit carries the text it is to be compared with; never written
 
 
@@ -22,12 +24,12 @@ def with_previous(units: Iterable[Record]) -> Iterator[Record]:
 
 
 def _first_text(unit: Record) -> str | None:
-    """The text of a unit's first explanation that is a pattern, which can be run on another unit."""
+    """The pattern of a unit's first explanation, if it is one, which can be run on another unit."""
     for explanation in unit.get("explanations") or ():
         if not isinstance(explanation, dict) or "candidate" in explanation:
             continue
         if isinstance(explanation.get("text"), str):
-            return str(explanation["text"]) if _is_pattern(explanation) else None
+            return _pattern_of(explanation)
     return None
 
 
@@ -37,12 +39,34 @@ def series_of(explanation: Record) -> str | None:
         return "truth" if explanation["candidate"] == "truth" else None
     if "revised" in explanation:
         return "unrevised"
+    if _explainer(explanation) == HUMAN:
+        return HUMAN
     return "paraphrase" if "paraphrase_of" in explanation else "explanation"
 
 
-def _is_pattern(explanation: Record) -> bool:
-    by = explanation.get("by") or {}
-    return by.get("explainer") in ("pattern", "person")
+def _pattern_of(explanation: Record) -> str | None:
+    who = _explainer(explanation)
+    if who == HUMAN:
+        found = explanation.get("pattern")
+        return found if isinstance(found, str) else None
+    return str(explanation["text"]) if who in ("pattern", "person") else None
+
+
+def _explainer(explanation: Record) -> object:
+    by = explanation.get("by")
+    return by.get("explainer") if isinstance(by, dict) else None
+
+
+def only_words(explanation: Record) -> Failure | None:
+    """Why an explanation that a person wrote cannot be run: it is no pattern."""
+    if _explainer(explanation) != HUMAN or "pattern" in explanation:
+        return None
+    from nxtools.records import Failure
+
+    message = (
+        "a person's words, which are no pattern: --simulator llama:FILE.gguf and others can simulate them"
+    )
+    return Failure("score", "no-pattern", message)
 
 
 def simulated(explanation: Record) -> list[tuple[str, Record, Record]]:
@@ -78,3 +102,15 @@ def with_baselines(record: Record, entries: Iterable[Record], method: str) -> No
 def _same(one: Record, other: Record) -> bool:
     """Whether two baselines are the same but for their scores."""
     return {**one, "scores": None} == {**other, "scores": None}
+
+
+def with_explanation(record: Record, explanation: Record) -> Record:
+    """The unit with one more explanation, in place of the same one, or of an error by the same author."""
+    others = [
+        e
+        for e in record.get("explanations") or []
+        if e.get("id") != explanation.get("id", "")
+        and not ("error" in e and e.get("by") == explanation["by"])
+    ]
+    record["explanations"] = [*others, explanation]
+    return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._explained import series_of, start_anew, with_baselines
+from nxtools.commands._explained import HUMAN, only_words, series_of, start_anew, with_baselines
 from nxtools.commands._pools import Pools
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Judged:
         from nxtools.judge.figures import CHANCE, FIGURES
         from nxtools.judge.summary import JudgeSummary
 
-        series = ("explanation", "paraphrase", "truth", "unrevised", "null")
+        series = ("explanation", "paraphrase", "truth", "unrevised", HUMAN, "null")
         return JudgeSummary(self.method, self._figures or FIGURES, series, CHANCE)
 
     @property
@@ -140,6 +140,9 @@ class Judged:
         if self._judge is None and to_run(words) is None:
             return  # words that no pattern says
         score: Record = {"method": self.method, "simulator": self._name}
+        if self._judge is None and (only := only_words(words)):
+            self.refused += 1
+            return self._fail(entry, series, score, only, 0)
         contrast = self.method != "fuzzing"
         chosen = choose(unit, sign, self.options["active"], self.options["each"], contrast=contrast)
         if isinstance(chosen, Failure):

@@ -19,7 +19,9 @@ from nxtools.commands._base import (
     shared_options,
 )
 from nxtools.commands._explained import (
+    HUMAN,
     PREVIOUS,
+    only_words,
     series_of,
     simulated,
     start_anew,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from nxtools.commands._pools import Pools
     from nxtools.progress import Progress
     from nxtools.score.summary import Summary
-    from nxtools.stage import Counts, Engine, Step
+    from nxtools.stage import Counts, Engine, Failure, Step
     from nxtools.store import Store
     from nxtools.stream import Record
 
@@ -146,10 +148,11 @@ def main(**options: Any) -> int:
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
     always = tuple(series for series in wanted if series not in TABLES)
-    summary = Summary(always, perhaps=("paraphrase", "truth", "unrevised", *TABLES))
+    summary = Summary(always, perhaps=("paraphrase", "truth", "unrevised", HUMAN, *TABLES))
     ceilings = Ceilings(shared)
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
-    step = _step(engine, pools, wanted, of_all, summary, ceilings)
+    refused: list[Failure] = []  # what nothing could be asked about
+    step = _step(engine, pools, wanted, of_all, summary, ceilings, refused)
 
     transfer, rated = transfer_of(options), Rated(options["ratings"])
 
@@ -158,6 +161,7 @@ def main(**options: Any) -> int:
         return with_previous(units) if "null" in wanted else units
 
     def say(progress: Progress, counts: Counts) -> None:
+        counts.failed += len(refused)
         _say(progress, counts, summary, ceilings)
         rated.say(progress)
         if transfer is not None and transfer.without:
@@ -219,6 +223,7 @@ def _step(
     of_all: dict[str, Any],
     summary: Summary,
     ceilings: Ceilings,
+    refused: list[Failure],
 ) -> Callable[[Record], Step]:
     from nxtools.explain.pattern import to_run
     from nxtools.known import known
@@ -251,6 +256,7 @@ def _step(
             if not isinstance(job, Failure)
         ]
         answers = iter((yield questions) if questions else [])
+        refused.extend(job for _, _, _, job in entries if isinstance(job, Failure))
         followed: set[str | None] = set()  # the summary follows a unit's first score of each series
         for series, entry, simulator, job in entries:
             answer = job if isinstance(job, Failure) else next(answers)
@@ -288,6 +294,8 @@ def _step(
         pattern = to_run(explanation)
         if found or pattern is None:  # words that no pattern says, and that nobody simulated
             return found
+        if words := only_words(explanation):
+            return [("pattern", words)]
         return [("pattern", Job(target, "explanation", text=pattern, **of_all))]
 
     def _baselines(

@@ -78,6 +78,9 @@ class Ratings:
         if before is None or str(before.get("time") or "") <= str(judgement.get("time") or ""):
             said[key] = judgement
 
+    def __iter__(self) -> Iterator[Record]:
+        return (one for said in self._of.values() for one in said.values())
+
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 

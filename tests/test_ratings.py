@@ -285,3 +285,43 @@ def test_files_that_are_no_ratings_are_errors(run: Run, tmp_path: Path, explaine
     (tmp_path / "other.jsonl").write_bytes(orjson.dumps(rating("x", 3)) + b"\n")
     done = run("nx-score", "--ratings", tmp_path / "other.jsonl", tmp_path / "two.jsonl")
     assert b"1 judgements are about units that did not come in" in done.stderr
+
+
+# What people write
+
+
+def written(text: str, line: Record, **more: Any) -> bytes:
+    return orjson.dumps({"kind": "rating", "v": 1, "unit": line["unit"], "written": text, **more}) + b"\n"
+
+
+def test_what_people_write_is_explained_scored_and_simulated_like_any_other(
+    run: Run, tmp_path: Path, units: list[Record]
+) -> None:
+    """A pattern runs as it is; words fail with a reason where nobody simulates them."""
+    path = tmp_path / "written.jsonl"
+    pattern = '"version"  or "  version" (9); "."'
+    path.write_bytes(written(pattern, units[0], rater="ada") + written(" numbers of\nversions ", units[1]))
+    done = run(f"nx-explain --explainer human:{path} {UNITS} | nx-score --allow-errors 1")
+    assert done.returncode == 0, done.stderr
+    assert b"1 explanations that are patterns, 1 in words" in done.stderr
+    first, second = [orjson.loads(line) for line in done.stdout.splitlines()][:2]
+    (told,) = first["explanations"]
+    assert told["by"] == {"explainer": "human", "rater": "ada"}
+    assert (told["text"], told["pattern"]) == (
+        pattern,
+        '"." (10); "version" or "  version" (9)',
+    )
+    alone = run(f"nx-explain -q --text '{told['pattern']}' {UNITS} | nx-score -q")
+    (same,) = orjson.loads(alone.stdout.splitlines()[0])["explanations"]
+    assert told["scores"] == same["scores"] and told["scores"][0]["top_and_random"] is not None
+    (words,) = second["explanations"]
+    assert (words["text"], words["by"]) == ("numbers of versions", {"explainer": "human"})
+    assert words["scores"][0]["error"]["kind"] == "no-pattern"
+    assert "--simulator" in words["scores"][0]["error"]["message"]
+    assert b"human" in done.stderr
+    detected = run("nx-score", "--method", "detection", stdin=done.stdout)
+    errors = [
+        score.get("error")
+        for score in orjson.loads(detected.stdout.splitlines()[1])["explanations"][0]["scores"]
+    ]
+    assert [error["kind"] for error in errors] == ["no-pattern"] * 2

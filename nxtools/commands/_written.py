@@ -50,7 +50,7 @@ def written(judgement: Record) -> Record:
     from nxtools.explain.pattern import identify
     from nxtools.pattern.language import parse
 
-    text = " ".join(judgement["written"].split())
+    text = " ".join(line.strip() for line in judgement["written"].splitlines())
     by: dict[str, Any] = {"explainer": NAME}
     if judgement.get("rater"):
         by["rater"] = judgement["rater"]

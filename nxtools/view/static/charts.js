@@ -1,1 +1,195 @@
-// charts
+// Charts, drawn by Observable Plot at the width that there is, in colours of the style sheet.
+
+const SERIES_COLOURS = 6;
+const FAMILY = { fontFamily: "inherit", fontSize: "12px", background: "none", overflow: "visible" };
+
+// The null is grey wherever it stands; the others keep the colour of their place.
+function seriesColour({ label, baseline }, place) {
+  return baseline && label === "null" ? "var(--null)" : `var(--series-${place % SERIES_COLOURS})`;
+}
+
+// A chart with words for those who do not see it. `make(width)` gives Plot's options.
+function chart(label, title, make, note) {
+  const holder = el("div", { class: "drawing" });
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (Math.abs(contentRect.width - width) < 1 || contentRect.width < 40) return;
+    width = contentRect.width;
+    fill(holder, drawn(make(width), width, label));
+  }).observe(holder);
+  return el("figure", { class: "chart" }, el("figcaption", {}, title), holder, note && el("p", { class: "note" }, note));
+}
+
+function drawn(options, width, label) {
+  const svg = Plot.plot({ width, style: FAMILY, ...options });
+  svg.querySelectorAll("style").forEach((style) => style.remove()); // ours says the same, and this page admits no other
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  return svg;
+}
+
+function legend(entries) {
+  return el("ul", { class: "legend" }, entries.map(([label, colour, dashed]) => {
+    const swatch = el("span", { class: dashed ? "swatch dashed" : "swatch", "aria-hidden": "true" });
+    swatch.style.setProperty("--colour", colour);
+    return el("li", {}, swatch, readable(label));
+  }));
+}
+
+// Scores
+
+// The first explanation as an area, everything else as outlines over it: shares of the units that have a score.
+function distribution(histograms, series, all, figure) {
+  const steps = [];
+  for (const { label, colour, baseline } of series) {
+    const found = histograms[label];
+    if (!found?.counts.length) continue;
+    const total = d3.sum(found.counts);
+    const at = (place) => Number((found.edge + place * found.width).toFixed(6));
+    found.counts.forEach((n, place) => steps.push({ label, colour, baseline, from: at(place), to: at(place + 1), n, share: n / total }));
+  }
+  const main = series.find(({ baseline }) => !baseline)?.label;
+  const outline = d3.groups(steps.filter(({ label }) => label !== main), ({ label }) => label).map(([, bins]) => outlined(bins));
+  const means = series.map((one) => ({ ...one, mean: all.get(one.label)?.mean })).filter(({ mean }) => typeof mean === "number");
+  const n = all.get(main)?.units;
+  return chart(
+    `Distribution of ${words(figure)} over units, by series. Means: ${means.map(({ label, mean }) => `${label} ${fixed(mean, 3)}`).join(", ")}.`,
+    "Distribution over units",
+    () => ({
+      height: 280,
+      marginLeft: 48,
+      marginBottom: 40,
+      x: { label: words(figure), labelAnchor: "center", labelArrow: "none", ticks: 6 },
+      y: { label: "share of units", labelArrow: "none", tickFormat: "%", grid: true, ticks: 5, zero: true },
+      marks: [
+        Plot.rectY(steps.filter(({ label }) => label === main), {
+          x1: "from", x2: "to", y: "share", fill: "colour", fillOpacity: 0.75, insetLeft: 0.5, insetRight: 0.5,
+          title: ({ from, to, n: units }) => `${fixed(from)} to ${fixed(to)}: ${many(units, "unit")}`,
+        }),
+        outline.map((points) => Plot.line(points, { x: "x", y: "y", stroke: points[0].colour, strokeWidth: 1.75 })),
+        Plot.ruleY([0]),
+        Plot.dot(means, { x: "mean", y: 0, fill: "colour", stroke: "var(--surface)", r: 4.5, clip: false }),
+      ],
+    }),
+    n === undefined ? null : `n = ${many(n, "unit")}. Dots on the axis are means.`,
+  );
+}
+
+function outlined(bins) {
+  const { colour } = bins[0];
+  const corners = [{ x: bins[0].from, y: 0, colour }];
+  for (const { from, to, share } of bins) corners.push({ x: from, y: share, colour }, { x: to, y: share, colour });
+  return [...corners, { x: bins.at(-1).to, y: 0, colour }];
+}
+
+function byLayer(rows, series, figure) {
+  const places = new Map(series.map(({ label }, place) => [label, place]));
+  const colours = new Map(series.map(({ label, colour }) => [label, colour]));
+  const layers = [...new Set(rows.map(({ layer }) => layer))].sort((a, b) => a - b);
+  const apart = Math.min(0.08, 0.5 / series.length);
+  const points = rows
+    .filter(({ mean }) => typeof mean === "number")
+    .map((row) => ({
+      ...row,
+      colour: colours.get(row.series),
+      x: row.layer + apart * (places.get(row.series) - (series.length - 1) / 2),
+    }));
+  return chart(
+    `Mean ${words(figure)} by layer, with 95% intervals, by series.`,
+    "Mean by layer, with 95% intervals",
+    () => ({
+      height: 280,
+      marginLeft: 48,
+      marginBottom: 40,
+      x: { label: "layer", labelAnchor: "center", labelArrow: "none", ticks: layers.length > 16 ? 12 : layers, tickFormat: "d", domain: [layers[0] - 0.5, layers.at(-1) + 0.5] },
+      y: { label: `mean ${words(figure)}`, labelArrow: "none", grid: true, ticks: 5, zero: true, nice: true },
+      marks: [
+        Plot.ruleY([0]),
+        Plot.line(points, { x: "x", y: "mean", z: "series", stroke: "colour", strokeWidth: 1.25, strokeOpacity: 0.6 }),
+        Plot.ruleX(points, { x: "x", y1: "low", y2: "high", stroke: "colour", strokeWidth: 2 }),
+        Plot.dot(points, {
+          x: "x", y: "mean", fill: "colour", stroke: "var(--surface)", r: 4,
+          title: (row) => `${row.series}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
+        }),
+      ],
+    }),
+    `n = ${layers.length > 1 ? layerSizes(rows) : many(rows[0]?.units ?? 0, "unit")}`,
+  );
+}
+
+function layerSizes(rows) {
+  const [least, most] = d3.extent(rows, ({ units }) => units);
+  return least === most ? `${many(most, "unit")} a layer` : `${count(least)} to ${many(most, "unit")} a layer`;
+}
+
+// One unit
+
+// Scores side by side on one axis: [{label, colour, value, low, high}].
+function scoreChart(scores, figure) {
+  const there = scores.filter(({ value }) => typeof value === "number");
+  const lowest = Math.min(0, ...there.map(({ value, low }) => low ?? value));
+  return chart(
+    `${words(figure)} with 95% intervals: ${there.map(({ label, value, low, high }) => `${label} ${withInterval(value, low, high, 2)}`).join("; ")}`,
+    `${words(figure)}, with 95% intervals`,
+    () => ({
+      height: 40 + 26 * there.length,
+      marginLeft: 8,
+      marginRight: 8,
+      marginTop: 4,
+      marginBottom: 32,
+      x: { domain: [Math.max(-1, lowest), 1], label: null, grid: true, ticks: 5 },
+      y: { domain: there.map(({ label }) => label), axis: null },
+      marks: [
+        Plot.ruleX([0]),
+        Plot.ruleY(there, { y: "label", x1: "low", x2: "high", stroke: "colour", strokeWidth: 3, strokeOpacity: 0.55 }),
+        Plot.dot(there, { y: "label", x: "value", fill: "colour", r: 5, title: ({ label, value, low, high }) => `${label}: ${withInterval(value, low, high)}` }),
+      ],
+    }),
+  );
+}
+
+function scatterChart(points, line, bound) {
+  const fitted = line && typeof line.slope === "number";
+  const [low, high] = [Math.min(0, bound.low), bound.high];
+  const ends = fitted ? d3.extent(points, ({ said }) => said).map((x) => ({ x, y: line.intercept + line.slope * x })) : [];
+  return chart(
+    `True against simulated activations of ${many(points.length, "token")}${fitted ? `; calibration line of slope ${exact(line.slope)}` : ""}.`,
+    "True against simulated",
+    () => ({
+      height: 260,
+      marginLeft: 44,
+      marginBottom: 40,
+      x: { label: "simulated activation", labelAnchor: "center", labelArrow: "none", domain: [low, high], ticks: 5 },
+      y: { label: "true activation", labelArrow: "none", domain: [low, high], grid: true, ticks: 5 },
+      marks: [
+        Plot.line([{ x: low, y: low }, { x: high, y: high }], { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.3, strokeDasharray: "3 3" }),
+        Plot.dot(points, { x: "said", y: "truth", fill: "var(--series-0)", fillOpacity: 0.35, r: 2.5, title: ({ text, truth, said }) => `${visible(text)}: true ${exact(truth)}, simulated ${exact(said)}` }),
+        fitted && Plot.line(ends, { x: "x", y: "y", stroke: "var(--series-1)", strokeWidth: 2, clip: true }),
+      ],
+    }),
+  );
+}
+
+// Bins of excerpt extremes on logarithmic axes; a bin without excerpts has no bar.
+function histogramChart({ below, edges, counts }, title, sign) {
+  const bins = edges.map((from, place) => ({ from, to: edges[place + 1] ?? from * 1.4142, n: counts[place] })).filter(({ n }) => n > 0);
+  return chart(
+    `Histogram of ${title}, both axes logarithmic: ${many(d3.sum(counts) + below, "excerpt")}, ${count(below)} of them below the first bin.`,
+    title,
+    () => ({
+      height: 200,
+      marginLeft: 48,
+      marginBottom: 40,
+      x: { type: "log", label: `activation${sign < 0 ? ", negative" : ""}`, labelAnchor: "center", labelArrow: "none", ticks: 4, tickFormat: (x) => exact(sign * x) },
+      y: { type: "log", label: "excerpts", labelArrow: "none", grid: true, ticks: 3, tickFormat: "~s", domain: [0.8, Math.max(10, d3.max(bins, ({ n }) => n) ?? 1)] },
+      marks: [
+        Plot.rect(bins, {
+          x1: "from", x2: "to", y1: 0.8, y2: "n", insetLeft: 0.5, insetRight: 0.5,
+          fill: sign < 0 ? "var(--negative)" : "var(--positive)",
+          title: ({ from, to, n }) => `${exact(sign * from)} to ${exact(sign * to)}: ${many(n, "excerpt")}`,
+        }),
+      ],
+    }),
+    `n = ${many(d3.sum(counts) + below, "excerpt")}${below ? `, ${count(below)} too low for a bin` : ""}`,
+  );
+}

@@ -273,6 +273,7 @@ def test_a_pipe_puts_judgements_on_the_lines_and_says_how_scores_agree(
     assert "kind" not in lines[0]["ratings"][0] and "unit" not in lines[0]["ratings"][0]
     again = run(*words, stdin=done.stdout)  # they are on the lines now
     assert again.stdout == done.stdout and b"agreement with people, 95% (2 raters" in again.stderr
+    assert b"agreement with people, 95% (2 raters" in run("nx-summary", stdin=done.stdout).stderr
 
 
 def test_files_that_are_no_ratings_are_errors(run: Run, tmp_path: Path, explained: list[Record]) -> None:

@@ -13,6 +13,7 @@ from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from nxtools.report.distribution import Distribution
+    from nxtools.stream import Record
 
 EXAMPLES = """
 nx-summary scored.jsonl
@@ -66,10 +67,16 @@ def main(**options: Any) -> int:
     interval, quantiles, shares over thresholds, and how many scores are absent or failed.
     """
     from nxtools.report.distribution import Distribution
+    from nxtools.score.people import People
 
     report = Report.of("nx-summary", options)
-    run = Distribution()
-    report.records(inputs_or_help(options["inputs"]), run.add)
+    run, people = Distribution(), People()
+
+    def add(record: Record) -> None:
+        run.add(record)
+        people.add(record)
+
+    report.records(inputs_or_help(options["inputs"]), add)
     if not run.seen.units:
         return report.status()
     wanted = _wanted(run, options["wanted"])
@@ -77,6 +84,8 @@ def main(**options: Any) -> int:
     if report.plot:
         _draw(run, wanted[0], report.plot)
     report.print(rows, MARKDOWN)
+    for line in people.lines():
+        report.say(line)
     over = sorted({str(row["interval_over"]) for row in rows})
     report.say(f"{run.seen.described()}; intervals over {' or over '.join(over)}")
     return report.status()

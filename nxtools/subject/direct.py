@@ -8,7 +8,6 @@ learned embedding for each position, a plain neuron's value is the token's plus 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 from nxtools.arrays import encode_rows, pack
 from nxtools.errors import ModelError
 from nxtools.subject.load import Subject
+from nxtools.subject.looking import look
 from nxtools.subject.sites import Site, projection_sizes
 
 TOKENS_AT_ONCE = 4096
 POSITION_EMBEDDINGS = ("wpe", "embed_positions")
-PROBE = 5  # tokens of the pass that shows what the neurons read
 
 
 @dataclass(frozen=True)
@@ -112,33 +111,16 @@ def _position_embedding(model: nn.Module) -> Tensor | None:
 
 def inputs_of(subject: Subject, site: Site) -> Inputs:
     """Found in a pass that looks on: the norm whose output is the very tensor that the projections get."""
-    mlp = subject.model.get_submodule(site.name.rpartition(".")[0])
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # outputs are held, so that no other gets their address
-    read: dict[nn.Module, nn.Module | None] = {}
-
-    def made_by(module: nn.Module, inputs: Any, output: Any) -> None:
-        made[output.data_ptr()] = module, output
-
-    def read_by(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        read[module] = made.get(inputs[0].data_ptr(), (None,))[0]
-
-    ids = torch.zeros((1, PROBE), dtype=torch.long, device=subject.device)
-    with ExitStack() as hooks, torch.inference_mode():
-        for module in subject.model.modules():
-            if type(module).__name__.endswith("Norm"):
-                hooks.callback(module.register_forward_hook(made_by).remove)
-        for module in mlp.children():
-            if module is not site.module and projection_sizes(module):
-                hooks.callback(module.register_forward_pre_hook(read_by).remove)
-        subject.model(input_ids=ids, use_cache=False)
-    first = [module for module, norm in read.items() if norm is not None]
-    norms = {read[module] for module in first}
+    seen, _ = look(subject, [site])
+    found = seen[site.layer]
+    first = [one for one in found.projections if one.norm is not None]
+    norms = {one.norm for one in first}
     norm = next(iter(norms)) if len(norms) == 1 else None
     if norm is None:
         raise ModelError(
             f"the neurons of layer {site.layer} do not read the output of a norm",
             hint="leave weights out of --tables",
         )
-    sizes = [projection_sizes(module) for module in first]
+    sizes = [projection_sizes(one.module) for one in first]
     plain = len(first) == 1 and sizes[0] is not None and sizes[0][1] == site.width
-    return Inputs(norm, mlp, first, gated=not plain)
+    return Inputs(norm, found.mlp, [one.module for one in first], gated=not plain)

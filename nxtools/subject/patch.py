@@ -89,7 +89,7 @@ class Patcher:
         assert subject.speaker is not None
         self.model, self.device = subject.speaker, subject.device
         self.sites = {site.layer: site for site in subject.sites}
-        self.blocks = _blocks(subject)
+        self.blocks = blocks(subject)
         self.passes = {"original": 0, "restarted": 0}
         self._parts: dict[int, int | None] = {}  # how many parts a block's output has, None for a bare tensor
         self._adds: dict[int, bool] = {}  # whether what a site says is just added to what its block gives
@@ -123,7 +123,7 @@ class Patcher:
 
         def says(layer: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             values[layer] = each(args[0])
-            if _norm_behind(self.blocks[layer]) is not None:
+            if norm_behind(self.blocks[layer]) is not None:
                 written[layer] = each(output)
 
         with ExitStack() as hooks:
@@ -169,7 +169,7 @@ class Patcher:
         self.passes["restarted"] += 1
         ids = torch.stack([row.original.ids for row in rows])
         with torch.inference_mode():
-            if self._is_added(layer, rows[0].original):
+            if self.is_added(layer, rows[0].original):
                 with self._skipped(layer, self._patched_state(layer, rows)):
                     return self._logits(ids, kept)
             with self._replayed(layer, rows):
@@ -199,7 +199,7 @@ class Patcher:
     def _added(self, layer: int, rows: Sequence[Row], changes: Tensor) -> Tensor:
         """What changed values (rows, T) add to the residual stream: (rows, T, d) float32."""
         added = changes[..., None] * self._writes(layer, rows)[:, None]
-        behind = _norm_behind(self.blocks[layer])
+        behind = norm_behind(self.blocks[layer])
         if behind is None:
             return added
         written = torch.stack([row.original.written[layer] for row in rows])
@@ -213,14 +213,14 @@ class Patcher:
         out: Tensor = module(vectors.to(dtype)) - module(torch.zeros_like(vectors[:1], dtype=dtype))
         return out.float()
 
-    def _is_added(self, layer: int, original: Original) -> bool:
+    def is_added(self, layer: int, original: Original) -> bool:
         """Whether a block gives what it gave before plus what its site's projection (and the norm behind it)
         gives more: tried out once with other values, since some blocks normalise or scale the sum.
         """
         if layer not in self._adds:
             old = original.values[layer][None]
             new = old.roll(1, dims=-1) + 1.0
-            behind, module = _norm_behind(self.blocks[layer]), self.sites[layer].module
+            behind, module = norm_behind(self.blocks[layer]), self.sites[layer].module
             before, after = (module(values) for values in (old, new))
             added = (after - before).float() if behind is None else _difference(behind, before, after)
             expected = original.states[layer][None].float() + added
@@ -277,7 +277,7 @@ class _Enough(Exception):
     """The block gave what was asked for."""
 
 
-def _norm_behind(block: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def norm_behind(block: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return getattr(block, NORM_BEHIND, None)
 
 
@@ -285,7 +285,7 @@ def _difference(norm: Callable[[Tensor], Tensor], before: Tensor, after: Tensor)
     return norm(after.to(before.dtype)).float() - norm(before).float()
 
 
-def _blocks(subject: Subject) -> list[nn.Module]:
+def blocks(subject: Subject) -> list[nn.Module]:
     """The modules that the sites' layers are numbered by."""
     name = subject.sites[0].name
     match = re.match(r"(.*?)\.\d+\.", name)

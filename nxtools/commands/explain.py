@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,15 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.commands._explained import with_explanation
+from nxtools.commands._written import HUMAN
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nxtools.commands._pools import Pools
-    from nxtools.pattern.fit import Budget
     from nxtools.progress import Progress
-    from nxtools.stage import Counts, Engine, Step
+    from nxtools.stage import Counts, Step
     from nxtools.store import Store
     from nxtools.stream import Record
 
@@ -35,6 +34,7 @@ nx-record --subject DIR text/ | nx-top | nx-explain > explained.jsonl
 nx-explain --literals 10 units.jsonl | nx-score
 nx-explain --explainer llama:qwen2.5-7b-instruct-q4_k_m.gguf -n 5 --best units.jsonl
 nx-explain --explainer openai:gpt-4o-mini --view contrast units.jsonl
+nx-explain --explainer openai:gpt-4o-mini --view tokens --from corpus units.jsonl
 nx-explain --explainer hf:Qwen/Qwen2.5-7B-Instruct --paraphrase explained.jsonl > with-others.jsonl
 nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 """
@@ -52,7 +52,7 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
     default="pattern",
     show_default=True,
     metavar="MODEL",
-    help=f"Who explains: {MODELS}; pattern needs no language model.",
+    help=f"Who explains: {MODELS}; pattern needs no language model; human:FILE is what people wrote.",
 )
 @click.option("--text", metavar="SENTENCE", help="Take this pattern for every unit instead of learning one.")
 @click.option("--literals", default=30, show_default=True, help="Tokens and classes it may name.")
@@ -70,6 +70,14 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
     default="activations",
     show_default=True,
     help="What a model is shown of a unit.",
+)
+@click.option(
+    "--from",
+    type=click.Choice(["evidence", "corpus", "weights"]),
+    default="evidence",
+    show_default=True,
+    envvar="NXTOOLS_EXPLAIN_FROM",
+    help="The strongest tokens of --view tokens: in the evidence, or in a table of nx-record --tables.",
 )
 @click.option(
     "--form",
@@ -95,23 +103,45 @@ def main(**options: Any) -> int:
     """Add an explanation to each unit: by default a pattern, a sentence that people can read and machines
     can run, learned from the unit's evidence excerpts and the random pool. Dead units pass as they are.
     """
+    shared = Shared.of("nx-explain", options)
+    if options["paraphrase"]:
+        return _reworded(shared, options)
+    if options["from"] != "evidence" and options["view"] != "tokens":
+        raise UsageError(f"--from {options['from']} shows a table of tokens: it goes with --view tokens")
+    if options["text"] is not None:
+        check_unused("patterns", "from", *OF_MODELS)
+        return run_units(shared, lambda store: _said(options["text"]), finish=_say)
+    if options["explainer"].startswith(HUMAN):
+        from nxtools.commands import _written
+
+        check_unused("people", "from", *OF_MODELS)
+        return _written.run(shared, options["explainer"].removeprefix(HUMAN))
+    if options["explainer"] != "pattern":
+        return _by_model(shared, options)
+    return _learned(shared, options)
+
+
+def _learned(shared: Shared, options: dict[str, Any]) -> int:
+    """Patterns of the units' excerpts, or of a table."""
+    from nxtools.commands._patterns import Learner, OfTable
     from nxtools.commands._pools import Pools
     from nxtools.pattern.fit import Budget
     from nxtools.stage import LocalEngine
 
-    shared = Shared.of("nx-explain", options)
-    if options["paraphrase"]:
-        return _reworded(shared, options)
-    if options["text"] is None and options["explainer"] != "pattern":
-        return _by_model(shared, options)
-    check_unused("patterns", *OF_MODELS)
-    if options["text"] is not None:
-        return run_units(shared, lambda store: _said(options["text"]), finish=_say)
+    source = options["from"]
+    check_unused("patterns", *(name for name in OF_MODELS if name != "view" or source == "evidence"))
     budget = Budget(options["literals"], options["characters"] or None)
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+    of_table = None if source == "evidence" else OfTable(pools, budget, source)
+    learner = of_table or Learner(pools, budget)
     jobs = options["jobs"] or os.cpu_count() or 1
-    engine = engine_or_offline(shared, "explain", LocalEngine(Learner(pools, budget), batch=32, jobs=jobs))
-    return run_units(shared, lambda store: _step(engine, pools, budget), finish=_say)
+    engine = engine_or_offline(shared, "explain", LocalEngine(learner, batch=32, jobs=jobs))
+
+    def say(progress: Progress, counts: Counts) -> None:
+        counts.failed += len(of_table.missing) if of_table else 0
+        _say(progress, counts)
+
+    return run_units(shared, lambda store: learner.step(engine), finish=say)
 
 
 OF_MODELS = ("view", "form", "excerpts", "candidates", "best", "diverse", "simulator")
@@ -138,6 +168,7 @@ def _by_model(shared: Shared, options: dict[str, Any]) -> int:
             Explaining(
                 assisted.asking(options["explainer"], store),
                 view=options["view"],
+                source=options["from"],
                 form=options["form"],
                 prompt=Path(options["prompt"]) if options["prompt"] else None,
                 excerpts=options["excerpts"],
@@ -146,6 +177,7 @@ def _by_model(shared: Shared, options: dict[str, Any]) -> int:
                 diverse=options["diverse"],
                 best=best,
                 pool_of=pools.of,
+                table_of=pools.table,
             )
         )
         explainers.append(explainer)
@@ -177,49 +209,6 @@ def _reworded(shared: Shared, options: dict[str, Any]) -> int:
     return assisted.run(begin, unread=lambda: sum(one.unread for one in reworders), told=told)
 
 
-@dataclass(frozen=True)
-class Learner:
-    """The engine's function: what it needs to learn patterns, wherever it runs."""
-
-    pools: Pools
-    budget: Budget
-
-    def __call__(self, units: list[Any]) -> list[Any]:
-        from nxtools.explain.pattern import explain
-
-        return [
-            explain(unit, self.pools.of(unit), self.budget, self.pools.table(unit, "corpus"))
-            for unit in units
-        ]
-
-
-def _step(engine: Engine, pools: Pools, budget: Budget) -> Callable[[Record], Step]:
-    from nxtools.explain.pattern import VERSION, identify, question
-    from nxtools.known import known
-    from nxtools.stage import Failure, Question
-    from nxtools.unit import Unit
-
-    def step(record: Record) -> Step:
-        if record.get("dead") or record.get("error"):
-            return record
-        unit = Unit(record)
-        pool, table = pools.digest(unit), pools.table_digest(unit, "corpus")
-        fields = question(unit, (yield from known(unit)).digests, pool, budget, table)
-        (answer,) = yield [Question("explain.pattern", VERSION, fields, engine, unit, kind="explanation")]
-        by = {"explainer": "pattern", "version": VERSION, "literals": budget.literals}
-        if budget.characters is not None:
-            by["characters"] = budget.characters
-        by["pool"] = pool is not None
-        if table is not None:
-            by["table"] = "corpus"
-        if isinstance(answer, Failure):
-            return _with(record, {"by": by, "error": answer.record()})
-        text = answer.pop("text")
-        return _with(record, identify({"text": text, "by": by, **answer}))
-
-    return step
-
-
 def _said(text: str) -> Callable[[Record], Step]:
     """A person's pattern. Raises InputError that says where it stops making sense."""
     from nxtools.explain.pattern import identify
@@ -229,21 +218,9 @@ def _said(text: str) -> Callable[[Record], Step]:
 
     def step(record: Record) -> Step:
         yield from ()
-        return _with(record, identify({"text": sentence, "by": {"explainer": "person"}}))
+        return with_explanation(record, identify({"text": sentence, "by": {"explainer": "person"}}))
 
     return step
-
-
-def _with(record: Record, explanation: Record) -> Record:
-    """The unit with one more explanation, in place of the same one, or of an error by the same author."""
-    others = [
-        e
-        for e in record.get("explanations") or []
-        if e.get("id") != explanation.get("id", "")
-        and not ("error" in e and e.get("by") == explanation["by"])
-    ]
-    record["explanations"] = [*others, explanation]
-    return record
 
 
 def _say(progress: Progress, counts: Counts) -> None:

@@ -16,6 +16,7 @@ from nxtools.explain.asked import LISTED, messages, read
 from nxtools.explain.drawing import Asked, drawn
 from nxtools.explain.pattern import identify
 from nxtools.explain.showing import Evidence, evidence, sides
+from nxtools.explain.table import no_table
 from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.figures import short
 from nxtools.stage import Failure, Question, Step
@@ -24,6 +25,7 @@ from nxtools.unit import Unit
 
 if TYPE_CHECKING:
     from nxtools.pool import Shared
+    from nxtools.recordings.table import Column
 
 FORMS = ("paper", "marked")
 PROMPTS = Path(__file__).parent / "prompts"
@@ -38,11 +40,13 @@ class Explaining:
     form: "paper", "marked", or "auto": marked where the model has a chat template. prompt: a file in place of
     the form's own. excerpts: how many are shown. candidates: how many explanations each side of a unit gets.
     diverse: candidates come in lists, and under other examples. best: who simulates the candidates on the
-    validation set, to keep the one with the best correlation. pool_of: for the view of tokens.
+    validation set, to keep the one with the best correlation. source: a table that the view of
+    tokens shows in place of the evidence. pool_of, table_of: for that view.
     """
 
     asking: Asking
     view: str = "activations"
+    source: str = "evidence"
     form: str = "auto"
     prompt: Path | None = None
     excerpts: int = 5
@@ -51,6 +55,7 @@ class Explaining:
     diverse: bool = False
     best: Simulate | None = None
     pool_of: Callable[[Unit], Shared | None] = lambda unit: None
+    table_of: Callable[[Unit, str], Column | None] = lambda unit, name: None
 
 
 class Explainer:
@@ -60,7 +65,7 @@ class Explainer:
         self.explaining = explaining
         self.asking = explaining.asking
         self._prompt: Prompt | None = None
-        self.unread = 0  # sides of units whose answers came, but could not be read
+        self.unread = 0  # sides of units whose answers could not be read, units without the table
 
     def step(self, record: Record) -> Step:
         """The unit with its explanations, or errors in their place; each sign is explained on its own."""
@@ -71,7 +76,13 @@ class Explainer:
         prompt = yield from self._chosen()
         if isinstance(prompt, Failure):
             return with_entries(record, [{"by": self._by(None), "error": staged(prompt)}])
-        shown = {sign: evidence(unit, sign, how.view, how.excerpts, how.pool_of) for sign in sides(unit)}
+        table = None if how.source == "evidence" else how.table_of(unit, how.source)
+        if how.source != "evidence" and table is None:
+            self.unread += 1
+            return with_entries(record, [{"by": self._by(prompt), "error": no_table(how.source).record()}])
+        shown = {
+            sign: evidence(unit, sign, how.view, how.excerpts, how.pool_of, table) for sign in sides(unit)
+        }
         found: list[Record] = []
         for sign, seen in shown.items():
             if seen is not None:
@@ -97,6 +108,7 @@ class Explainer:
     def _by(self, prompt: Prompt | None) -> Record:
         how = self.explaining
         by: Record = {"explainer": self.asking.name, "model": self.asking.identity, "view": how.view}
+        by |= {} if how.source == "evidence" else {"from": how.source}
         if prompt is not None:
             by |= {"prompt": prompt.described(), "temperature": prompt.temperature}
         by |= {"excerpts": how.excerpts, "candidates": how.candidates}

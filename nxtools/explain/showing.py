@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from nxtools.unit import Unit
 
 if TYPE_CHECKING:
     from nxtools.pool import Shared
+    from nxtools.recordings.table import Column
 
 VIEWS = ("activations", "next-token", "tokens", "contrast")
 TOKENS = 50  # shown in the view of tokens
@@ -36,7 +37,7 @@ Pools = Callable[[Unit], "Shared | None"]
 @dataclass(frozen=True)
 class Evidence:
     """What is shown: excerpts, excerpts without any reaction, tokens by strength. scale: the activation that
-    is shown as 10."""
+    a 10 in excerpts stands for."""
 
     excerpts: tuple[Leveled, ...]
     silent: tuple[Leveled, ...]
@@ -62,9 +63,18 @@ def levels(strengths: Activations, scale: float) -> NDArray[np.intp]:
 
 
 def evidence(
-    unit: Unit, sign: str, view: str, count: int, pool_of: Pools = lambda unit: None
+    unit: Unit,
+    sign: str,
+    view: str,
+    count: int,
+    pool_of: Pools = lambda unit: None,
+    table: Column | None = None,
 ) -> Evidence | None:
-    """`count` excerpts of the evidence in a view; None where the unit never fires on that side."""
+    """`count` excerpts of the evidence in a view; None where the unit never fires on that side, or no token
+    has a mean there.
+
+    table: what the view of tokens comes from, in place of the evidence on the line and its pool.
+    """
     shown = unit.shown("evidence")
     strengths = on_side(shown.table.activations, sign)
     pick = "top" if sign == "+" else "bottom"
@@ -85,7 +95,9 @@ def evidence(
         quiet = [row for row, of in enumerate(shown.picks) if of == "random" and not rows[row].any()]
         silent = quiet[:count]
     if view == "tokens":
-        tokens = strongest(unit, sign, pool_of(unit))
+        tokens = strongest(unit, sign, pool_of(unit), table)
+        if not tokens:
+            return None
     return Evidence(tuple(map(leveled, chosen)), tuple(map(leveled, silent)), tokens, scale)
 
 
@@ -107,19 +119,21 @@ def of_example(example: Example, view: str) -> Evidence:
     return Evidence(excerpts, silent, tuple(tokens), 10.0)
 
 
-def strongest(unit: Unit, sign: str, pool: Shared | None) -> tuple[tuple[str, int], ...]:
-    """The tokens with the highest mean activation in the evidence and its random pool, with levels."""
-    table = unit.shown("evidence").table
-    ids, strengths = [table.ids.ravel()], [on_side(table.activations, sign).ravel()]
+def strongest(
+    unit: Unit, sign: str, pool: Shared | None, table: Column | None = None
+) -> tuple[tuple[str, int], ...]:
+    """The tokens with the highest mean on one side, with levels: in the evidence and its random pool, or
+    in a table. Tokens without a text cannot be shown."""
     texts: dict[int, str] = dict(unit.vocabulary)
     if pool is not None:
-        ids.append(pool.pool.ids("evidence").ravel())
-        strengths.append(on_side(pool.activations(unit, "evidence"), sign).ravel())
         texts |= {id: text for id, text in enumerate(pool.lexicon.texts) if text is not None}
-    every, strength = np.concatenate(ids), np.concatenate(strengths)
-    present = (every != NO_TOKEN) & ~np.isnan(strength)
-    known, number = np.unique(every[present], return_inverse=True)
-    mean = np.bincount(number, strength[present]) / (np.bincount(number) + PRIOR)
+    if table is None:
+        known, count, total = _totals(unit, sign, pool)
+    else:
+        known, count = table.tokens, table.count
+        total = on_side(table.values, sign) * count
+    named = np.array([int(id) in texts for id in known], bool)
+    known, mean = known[named], (total / (count + PRIOR))[named]
     order = np.lexsort((known, -mean))[:TOKENS]
     order = order[mean[order] > 0]
     if not order.size:
@@ -130,3 +144,18 @@ def strongest(unit: Unit, sign: str, pool: Shared | None) -> tuple[tuple[str, in
         for place, level in zip(order, of_ten.tolist(), strict=True)
         if level
     )
+
+
+def _totals(
+    unit: Unit, sign: str, pool: Shared | None
+) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.float64]]:
+    """Tokens of evidence and pool, how often each is there, and the sum of its activations on one side."""
+    shown = unit.shown("evidence").table
+    ids, strengths = [shown.ids.ravel()], [on_side(shown.activations, sign).ravel()]
+    if pool is not None:
+        ids.append(pool.pool.ids("evidence").ravel())
+        strengths.append(on_side(pool.activations(unit, "evidence"), sign).ravel())
+    every, strength = np.concatenate(ids), np.concatenate(strengths)
+    present = (every != NO_TOKEN) & ~np.isnan(strength)
+    known, number = np.unique(every[present], return_inverse=True)
+    return known, np.bincount(number), np.bincount(number, strength[present])

@@ -87,27 +87,31 @@ class Lazy:
         return iter(self.made.answer(pull))
 
 
-def reader(options: dict[str, Any], store: Store) -> Lazy:
+def reader(options: dict[str, Any], store: Store, stage: str = "revise") -> Lazy:
     """Runs the subject over texts; `made.texts` says over how many."""
 
     def make() -> Reader:
         from nxtools.subject.reading import Reader
 
-        return Reader(lambda reading: load(options, store, reading))
+        return Reader(lambda reading: load(options, store, reading), stage)
 
     return Lazy(make)
 
 
-def speller(options: dict[str, Any], store: Store) -> Lazy:
+def tokenizer(options: dict[str, Any], store: Store, asked: Asked) -> Any:
+    """The tokenizer beside the subject's weights. ModelError."""
+    from nxtools.subject.load import load_tokenizer
+
+    path, _ = _located(options, store, asked)
+    return load_tokenizer(path, trust_remote_code=options["trust_remote_code"])
+
+
+def speller(options: dict[str, Any], store: Store, stage: str = "revise") -> Lazy:
     """Spells texts as the subject does."""
 
     def make() -> Speller:
-        from nxtools.subject.load import load_tokenizer
         from nxtools.subject.spelling import Speller
 
-        trusting = options["trust_remote_code"]
-        return Speller(
-            lambda spelling: load_tokenizer(_located(options, store, spelling)[0], trust_remote_code=trusting)
-        )
+        return Speller(lambda spelling: tokenizer(options, store, spelling), stage)
 
     return Lazy(make)

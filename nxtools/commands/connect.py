@@ -15,13 +15,14 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.commands._subjects import Lazy
 from nxtools.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from nxtools.progress import Progress
-    from nxtools.stage import Answered, Counts, Engine, Pull, Step
+    from nxtools.stage import Counts, Engine, Step
     from nxtools.store import Store
     from nxtools.stream import Record
     from nxtools.subject.connecting import Connector
@@ -70,7 +71,7 @@ def main(**options: Any) -> int:
     steps: list[_Connect] = []
 
     def begin(store: Store) -> Callable[[Record], Step]:
-        engine = engine_or_offline(shared, "connect", LazyConnector(options, store))
+        engine = engine_or_offline(shared, "connect", _connector(options, store))
         steps.append(_Connect(engine, options["tokens"], options["units"], vectors))
         return steps[-1].step
 
@@ -142,28 +143,20 @@ class _Connect:
         )
 
 
-class LazyConnector:
+def _connector(options: dict[str, Any], store: Store) -> Lazy:
     """The engine that reads the weights; torch is loaded when something is missing."""
 
-    def __init__(self, options: dict[str, Any], store: Store) -> None:
-        self._options, self._store = options, store
-        self._engine: Connector | None = None
-
-    def answer(self, pull: Pull) -> Iterator[Answered]:
-        if self._engine is None:
-            from nxtools.subject.connecting import Connector
-
-            self._engine = Connector(self._load)
-        return self._engine.answer(pull)
-
-    def _load(self, asked: Connecting) -> tuple[Wiring, Sequence[str]]:
-        from nxtools.commands._subjects import load
-        from nxtools.subject.identity import resolve
-        from nxtools.subject.load import load_tokenizer
+    def load(asked: Connecting) -> tuple[Wiring, Sequence[str]]:
+        from nxtools.commands import _subjects
         from nxtools.subject.vocabulary import token_texts
         from nxtools.subject.wiring import Wiring
 
-        wiring = Wiring(load(self._options, self._store, asked, speaking=True))
-        found = resolve(self._options["subject"] or asked.subject, allow_pickle=self._options["allow_pickle"])
-        trusted = self._options["trust_remote_code"]
-        return wiring, token_texts(load_tokenizer(found.path, trust_remote_code=trusted))
+        wiring = Wiring(_subjects.load(options, store, asked, speaking=True))
+        return wiring, token_texts(_subjects.tokenizer(options, store, asked))
+
+    def make() -> Connector:
+        from nxtools.subject.connecting import Connector
+
+        return Connector(load)
+
+    return Lazy(make)

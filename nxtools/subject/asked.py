@@ -36,17 +36,48 @@ class Reading:
     index: int
     contexts: Sequence[NDArray[np.int32]]
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return (self.index,)
+
     def question(self) -> dict[str, Any]:
         """All that the answer depends on."""
-        return {
-            "weights": self.fingerprint,
-            "site": self.site,
-            "dtype": self.dtype,
-            "layer": self.layer,
-            "columns": [self.index],
-            "lengths": [len(ids) for ids in self.contexts],
-            "ids": np.concatenate([np.zeros(0, np.int32), *self.contexts]).astype(np.int32),
-        }
+        return _question(self)
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """The same of many units of a layer; the answer has one row for each text and column, texts first."""
+
+    subject: str
+    fingerprint: str
+    site: str
+    dtype: str
+    layer: int
+    columns: tuple[int, ...]
+    contexts: Sequence[NDArray[np.int32]]
+
+    def question(self) -> dict[str, Any]:
+        """All that the answer depends on."""
+        return _question(self)
+
+    def unpacked(self, answer: dict[str, str]) -> Activations:
+        """(texts, columns, longest), NaN behind a text's end."""
+        lengths = [len(ids) for ids in self.contexts]
+        rows = unpacked(answer, np.repeat(lengths, len(self.columns)).tolist())
+        return rows.reshape(len(lengths), len(self.columns), rows.shape[1])
+
+
+def _question(reading: Reading | LayerReading) -> dict[str, Any]:
+    return {
+        "weights": reading.fingerprint,
+        "site": reading.site,
+        "dtype": reading.dtype,
+        "layer": reading.layer,
+        "columns": list(reading.columns),
+        "lengths": [len(ids) for ids in reading.contexts],
+        "ids": np.concatenate([np.zeros(0, np.int32), *reading.contexts]).astype(np.int32),
+    }
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nxtools.records import Failure
-from nxtools.subject.asked import Activations, Reading, packed
+from nxtools.subject.asked import Activations, LayerReading, Reading, packed
 from nxtools.subject.sites import captured
 
 if TYPE_CHECKING:
@@ -35,26 +35,27 @@ class _Group:
 
     contexts: Sequence[NDArray[np.int32]]
     asks: list[Ask] = field(default_factory=list)
-    columns: dict[int, list[int]] = field(default_factory=dict)
+    columns: dict[int, dict[int, int]] = field(default_factory=dict)  # each with its place in what is found
     found: dict[int, Activations] = field(default_factory=dict)  # (texts, tokens, columns)
 
     def add(self, ask: Ask) -> None:
-        reading = ask.payload
-        columns = self.columns.setdefault(reading.layer, [])
-        if reading.index not in columns:
-            columns.append(reading.index)
+        columns = self.columns.setdefault(ask.payload.layer, {})
+        for column in ask.payload.columns:
+            columns.setdefault(column, len(columns))
         self.asks.append(ask)
 
-    def answer(self, reading: Reading) -> dict[str, str]:
-        return packed(self.found[reading.layer][:, :, self.columns[reading.layer].index(reading.index)])
+    def answer(self, reading: Reading | LayerReading) -> dict[str, str]:
+        places = self.columns[reading.layer]
+        found = self.found[reading.layer][:, :, [places[column] for column in reading.columns]]
+        return packed(found.transpose(0, 2, 1).reshape(-1, found.shape[1]))
 
 
 class Reader:
-    """An engine that answers `Reading`s. The subject is loaded when the first one comes."""
+    """An engine that answers readings. The subject is loaded when the first one comes."""
 
-    def __init__(self, load: Callable[[Reading], Subject]) -> None:
-        """load: the subject that a first reading is for, or ModelError."""
-        self._load = load
+    def __init__(self, load: Callable[[Any], Subject], stage: str = "revise") -> None:
+        """load: the subject that a first reading is for, or ModelError; stage: whose failures they are."""
+        self._load, self._stage = load, stage
         self._subject: Subject | None = None
         self._of: tuple[str, str, str] | None = None
         self.texts = 0  # that went through the subject
@@ -64,19 +65,26 @@ class Reader:
             if self._subject is None:
                 self._of = _subject(asks[0].payload)
                 self._subject = self._load(asks[0].payload)
-            wrong = [ask for ask in asks if _subject(ask.payload) != self._of]
-            failure = Failure(
-                "revise", "another-subject", "units of several subjects cannot be read in one run"
-            )
-            yield [(ask, failure) for ask in wrong]
+            refused = {ask: failure for ask in asks if (failure := self._refused(ask.payload, self._subject))}
+            yield list(refused.items())
             groups: dict[bytes, _Group] = {}
             for ask in asks:
-                if _subject(ask.payload) == self._of:
+                if ask not in refused:
                     contexts = ask.payload.contexts
                     key = b"|".join(np.asarray(ids, np.int32).tobytes() for ids in contexts)
                     groups.setdefault(key, _Group(contexts)).add(ask)
             self._read(list(groups.values()), self._subject)
             yield [(ask, group.answer(ask.payload)) for group in groups.values() for ask in group.asks]
+
+    def _refused(self, reading: Reading | LayerReading, subject: Subject) -> Failure | None:
+        if _subject(reading) != self._of:
+            message = "units of several subjects cannot be read in one run"
+            return Failure(self._stage, "another-subject", message)
+        width = next((site.width for site in subject.sites if site.layer == reading.layer), 0)
+        if not all(0 <= column < width for column in reading.columns):
+            message = f"layer {reading.layer} of the subject has {width} units"
+            return Failure(self._stage, "no-such-unit", message)
+        return None
 
     def _read(self, groups: list[_Group], subject: Subject) -> None:
         shapes: dict[tuple[tuple[int, ...], int], list[tuple[_Group, int]]] = defaultdict(list)
@@ -111,7 +119,7 @@ def _keep(here: list[tuple[_Group, int]], layer: int, activations: torch.Tensor)
         last = first
         while last < len(here) and here[last][0] is group:
             last += 1
-        columns = torch.tensor(group.columns[layer], device=activations.device)
+        columns = torch.tensor(list(group.columns[layer]), device=activations.device)
         values: Any = activations[first:last].index_select(2, columns).float().cpu().numpy()
         for row, (_, place) in zip(values, here[first:last], strict=True):
             length = len(group.contexts[place])
@@ -119,5 +127,5 @@ def _keep(here: list[tuple[_Group, int]], layer: int, activations: torch.Tensor)
         first = last
 
 
-def _subject(reading: Reading) -> tuple[str, str, str]:
+def _subject(reading: Reading | LayerReading) -> tuple[str, str, str]:
     return reading.fingerprint, reading.site, reading.dtype

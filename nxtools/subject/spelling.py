@@ -18,9 +18,9 @@ ASKS = 64
 class Speller:
     """Answers `Spelling`s. The tokenizer is loaded when the first one comes."""
 
-    def __init__(self, load: Callable[[Spelling], Any]) -> None:
-        """load: the tokenizer that a first spelling is for, or ModelError."""
-        self._load = load
+    def __init__(self, load: Callable[[Spelling], Any], stage: str = "revise") -> None:
+        """load: the tokenizer that a first spelling is for, or ModelError; stage: whose failures they are."""
+        self._load, self._stage = load, stage
         self._tokenizer: Any = None
         self._texts: list[str] = []
         self._of = ""
@@ -35,7 +35,8 @@ class Speller:
 
     def _spelled(self, spelling: Spelling) -> dict[str, Any] | Failure:
         if spelling.fingerprint != self._of:
-            return Failure("revise", "another-subject", "units of several subjects cannot be read in one run")
+            message = "units of several subjects cannot be read in one run"
+            return Failure(self._stage, "another-subject", message)
         rows = self._tokenizer(list(spelling.texts), add_special_tokens=False, verbose=False)["input_ids"]
         return {
             "ids": rows,

@@ -10,6 +10,7 @@ a backslash before them.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cached_property
 
 import orjson
@@ -17,13 +18,27 @@ import orjson
 from nxtools.stream import Record, dump, parsed
 
 _KEY = b'"excerpts":'
-_FIRST = b'[{"id":"'
-_BETWEEN = b'},{"id":"'
+_OPEN = b'{"id":"'
+_FIRST = b"[" + _OPEN
+_BETWEEN = b"}," + _OPEN
 _SET = b'"set":"'
+_IDS, _TOKENS, _BEHIND_TOKENS, _ACTIVATIONS = b'"ids":[', b',"tokens":[', b'],"set":"', b',"activations":['
+_INTEGERS = b"0123456789,"
+_NUMBERS = _INTEGERS + b".-+eEnul"  # and null
 # The first thing behind an array of objects that may end the excerpts: the next field of the line, the end of
 # the line, or what is neither for sure.
 _HALF = re.compile(rb"\\u[dD]")
 _BEHIND = re.compile(rb'\}\](?:(,"[\w-]+":)|\}|,?\s|,")')
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Excerpts whose tokens nobody has asked for: ids and activations, those of all excerpts in a row."""
+
+    excerpts: list[Record]  # what else they say
+    lengths: list[int]
+    ids: list[int]
+    activations: list[float | None]
 
 
 class Folded:
@@ -53,6 +68,28 @@ class Folded:
             return None
         return found
 
+    def columns(self, which: str) -> Columns | None:
+        """The excerpts of a set without their tokens, which are most of what there is to read.
+
+        None unless the bytes are sound and lie as nx-top prints them.
+        """
+        if not self.sound or self.spans is None:
+            return None
+        begin, end = self.spans.get(which, (0, 0))
+        pieces = self.raw[begin + len(_OPEN) : end - 1].split(_BETWEEN) if end else []
+        cut = [_cut(piece) for piece in pieces]
+        whole = [each for each in cut if each is not None]
+        if len(whole) < len(cut):
+            return None
+        try:
+            excerpts = orjson.loads(b"[%b]" % b",".join(others for others, _, _ in whole))
+            ids = orjson.loads(b"[%b]" % b",".join(ids for _, ids, _ in whole))
+            activations = orjson.loads(b"[%b]" % b",".join(values for _, _, values in whole))
+        except orjson.JSONDecodeError:
+            return None
+        lengths = [ids.count(b",") + 1 for _, ids, _ in whole]
+        return Columns(excerpts, lengths, ids, activations)
+
     @cached_property
     def spans(self) -> dict[str, tuple[int, int]] | None:
         """From where to where the excerpts of each set reach.
@@ -72,6 +109,22 @@ class Folded:
             spans[name] = spans.get(name, (begin, 0))[0], end
             last = name
         return spans
+
+
+def _cut(excerpt: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """An excerpt from its id on, cut into everything else as an object, its ids, and its activations."""
+    ids = excerpt.find(_IDS)
+    tokens = excerpt.find(_TOKENS, ids)
+    behind = excerpt.find(_BEHIND_TOKENS, tokens)
+    last = excerpt.rfind(_ACTIVATIONS)
+    if not 0 <= ids < tokens < behind < last or not excerpt.endswith(b"]"):
+        return None
+    numbers = excerpt[ids + len(_IDS) : tokens - 1]
+    values = excerpt[last + len(_ACTIVATIONS) : -1]
+    if not numbers or numbers.translate(None, _INTEGERS) or not values or values.translate(None, _NUMBERS):
+        return None
+    others = b"%b%b%b}" % (_OPEN, excerpt[:ids], excerpt[behind + len(b"],") : last])
+    return others, numbers, values
 
 
 def folded(line: bytes) -> Record:
@@ -113,9 +166,13 @@ def check_folded(record: Record) -> None:
         excerpts.sound = True
 
 
-def written(record: Record) -> bytes:
-    """The line of a record; folded excerpts are printed as they came."""
+def written(record: Record) -> list[bytes]:
+    """The line of a record, in pieces; folded excerpts are printed as they came."""
     excerpts = record.get("excerpts")
-    if isinstance(excerpts, Folded):
-        record = {**record, "excerpts": orjson.Fragment(excerpts.raw)}
-    return dump(record)
+    if not isinstance(excerpts, Folded):
+        return [dump(record)]
+    fields = list(record.items())
+    place = list(record).index("excerpts")
+    before, behind = dump(dict(fields[:place]))[:-2], dump(dict(fields[place + 1 :]))[1:]
+    first, last = b"," if place else b"", b"," if place + 1 < len(fields) else b""
+    return [before, first, _KEY, excerpts.raw, last, behind]

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nxtools.errors import InputError
-from nxtools.folded import Folded
+from nxtools.folded import Columns, Folded
 from nxtools.stream import JSON_NAMES, Record, named
 
 if TYPE_CHECKING:
@@ -195,7 +195,12 @@ class Table:
 
     ids: NDArray[np.int32]  # (excerpts, tokens)
     activations: NDArray[np.float32]  # (excerpts, tokens); NaN: left out
-    texts: list[list[str]]  # of the tokens, by excerpt
+    tokens: list[list[str]] | Callable[[], list[list[str]]]  # by excerpt, or how to get them
+
+    @cached_property
+    def texts(self) -> list[list[str]]:
+        """Of the tokens, by excerpt."""
+        return self.tokens() if callable(self.tokens) else self.tokens
 
     @cached_property
     def vocabulary(self) -> dict[int, str]:
@@ -212,7 +217,6 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
 
     Raises InputError when tokens, ids or activations are not what they should be, or do not fit together.
     """
-    import numpy as np
 
     tokens = [_array(e, "tokens") for e in excerpts]
     ids = [_array(e, "ids") for e in excerpts]
@@ -227,15 +231,33 @@ def tabulate(excerpts: Sequence[Record]) -> Table:
     if not set(map(type, chain.from_iterable(tokens))) <= {str}:
         for e in excerpts:
             _tokens(e)
-    width = max(lengths, default=0)
-    if lengths.count(width) == len(lengths):
-        shape = (len(excerpts), width)
+    return _table(lengths, flat_ids, flat, tokens)
+
+
+def table_of(columns: Columns, tokens: Callable[[], list[list[str]]]) -> Table:
+    """The table of excerpts that were found to be sound before, and whose tokens are still to be read."""
+    import numpy as np
+
+    ids, activations = np.array(columns.ids, np.int32), np.array(columns.activations, np.float32)
+    return _table(columns.lengths, ids, activations, tokens)
+
+
+def _table(
+    lengths: list[int],
+    flat_ids: NDArray[np.int32],
+    flat: NDArray[np.float32],
+    tokens: list[list[str]] | Callable[[], list[list[str]]],
+) -> Table:
+    import numpy as np
+
+    shape = (len(lengths), max(lengths, default=0))
+    if lengths.count(shape[1]) == len(lengths):
         return Table(flat_ids.reshape(shape), flat.reshape(shape), tokens)
-    table_ids = np.full((len(excerpts), width), NO_TOKEN, dtype=np.int32)
-    table = np.full((len(excerpts), width), np.nan, dtype=np.float32)
-    inside = np.arange(width) < np.array(lengths)[:, None]
-    table_ids[inside], table[inside] = flat_ids, flat
-    return Table(table_ids, table, tokens)
+    ids = np.full(shape, NO_TOKEN, dtype=np.int32)
+    activations = np.full(shape, np.nan, dtype=np.float32)
+    inside = np.arange(shape[1]) < np.array(lengths)[:, None]
+    ids[inside], activations[inside] = flat_ids, flat
+    return Table(ids, activations, tokens)
 
 
 def _rows(

@@ -127,11 +127,16 @@ def lines(data: Iterable[bytes], name: str) -> Iterator[list[Line]]:
         if rest:
             pending.append(rest)
     if pending:
-        raise InputError(
-            "the last line has no newline: the stream was cut",
-            where=f"{shown(name)}:{number + 1}",
-            hint="run the command that wrote it again; it continues where it stopped",
-        )
+        raise cut_short(name, number + 1)
+
+
+def cut_short(name: str, number: int) -> InputError:
+    """What is wrong with a last line that does not end."""
+    return InputError(
+        "the last line has no newline: the stream was cut",
+        where=f"{shown(name)}:{number}",
+        hint="run the command that wrote it again; it continues where it stopped",
+    )
 
 
 # Lines to records
@@ -273,7 +278,7 @@ class Writer:
 
     def __init__(self, name: str = "-") -> None:
         self.name = name
-        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._bytes = 0
         self._partial: Path | None = None
         self._target: Any
@@ -299,16 +304,17 @@ class Writer:
     def write(self, record: Record) -> None:
         self.write_line(dump(record))
 
-    def write_line(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._bytes += len(line)
+    def write_line(self, *pieces: bytes) -> None:
+        """A line with its newline, whole or in pieces."""
+        self._pieces += pieces
+        self._bytes += sum(map(len, pieces))
         if self._bytes >= PENDING_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Everything so far goes out: whoever reads it can go on."""
-        data = b"".join(self._lines)
-        self._lines.clear()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         self._bytes = 0
         with self._reported():
             self._target.write(data)

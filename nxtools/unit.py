@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from nxtools.folded import Folded
-from nxtools.records import SETS, Table, excerpts_of, sign_of, tabulate, unit_name
+from nxtools.records import SETS, Table, excerpts_of, sign_of, table_of, tabulate, unit_name
 from nxtools.stream import Record
 
 
@@ -20,6 +21,17 @@ class Shown:
     documents: tuple[str, ...]
     excerpts: tuple[str, ...]
     probabilities: tuple[float | None, ...]  # of being shown, where chance had a say
+
+    def rows(self, which: Sequence[int]) -> Shown:
+        """Some of them."""
+        rows, table = list(which), self.table
+        texts = [table.texts[row] for row in rows]
+        sides = (self.picks, self.documents, self.excerpts)
+        return Shown(
+            Table(table.ids[rows], table.activations[rows], texts),
+            *(tuple(side[row] for row in rows) for side in sides),
+            tuple(self.probabilities[row] for row in rows),
+        )
 
 
 def full_name(record: Record) -> str:
@@ -51,15 +63,24 @@ class Unit:
     def shown(self, which: str) -> Shown:
         """The excerpts of a set. InputError when they cannot be read."""
         if which not in self._shown:
-            excerpts = excerpts_of({"excerpts": self.excerpts}, [which])
+            excerpts, table = self._read(which)
             self._shown[which] = Shown(
-                tabulate(excerpts),
+                table,
                 tuple(str(e["pick"]) for e in excerpts),
                 tuple(str(e.get("document", e.get("id", place))) for place, e in enumerate(excerpts)),
                 tuple(str(e.get("id", "")) for e in excerpts),
                 tuple(_probability(e.get("probability")) for e in excerpts),
             )
         return self._shown[which]
+
+    def _read(self, which: str) -> tuple[list[Record], Table]:
+        if isinstance(self.excerpts, Folded) and (columns := self.excerpts.columns(which)) is not None:
+            return columns.excerpts, table_of(columns, lambda: [e["tokens"] for e in self._excerpts(which)])
+        excerpts = self._excerpts(which)
+        return excerpts, tabulate(excerpts)
+
+    def _excerpts(self, which: str) -> list[Record]:
+        return excerpts_of({"excerpts": self.excerpts}, [which])
 
     @cached_property
     def vocabulary(self) -> dict[int, str]:

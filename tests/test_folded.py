@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
@@ -72,11 +74,44 @@ layouts = st.sampled_from(
 def test_a_folded_line_holds_what_the_parsed_one_does(record: Record, layout: Any) -> None:
     line = layout(record)
     whole, cut = parsed(line), folded(line)
-    assert parsed(written(cut)) == whole
+    assert parsed(b"".join(written(cut))) == whole
     for which in SETS:
         assert excerpts_of(cut, [which]) == excerpts_of(whole, [which])
     assert excerpts_of(cut, SETS) == excerpts_of(whole, SETS)
     assert unfolded(cut) == whole["excerpts"] and cut == whole
+
+
+@given(st.lists(excerpts(), min_size=1, max_size=4), st.lists(tokens, max_size=2), st.booleans())
+def test_numbers_are_read_without_the_tokens_and_are_the_same(
+    found: list[Record], odd: list[str], nested: bool
+) -> None:
+    as_printed = ("id", "document", "ids", "tokens", "set", "pick", "note", "activations")
+    for e in found:
+        e["document"] = "".join(odd)
+        if nested:
+            e["note"] = [{"ids": [7], "tokens": odd, "activations": [8]}]
+    ordered = [{key: e[key] for key in as_printed if key in e} for e in found]
+    line = orjson.dumps({"kind": "unit", "unit": {"layer": 0, "index": 1}, "excerpts": ordered, "more": 1})
+    whole, cut = Unit(parsed(line)), folded(line)
+    if isinstance(cut["excerpts"], Folded):
+        cut["excerpts"].sound = True
+    for which in SETS:
+        plain, quick = whole.shown(which), Unit(cut).shown(which)
+        assert np.array_equal(plain.table.ids, quick.table.ids)
+        assert np.array_equal(plain.table.activations, quick.table.activations, equal_nan=True)
+        assert plain.table.texts == quick.table.texts
+        assert replace(plain, table=quick.table) == quick
+
+
+def test_sound_excerpts_as_nx_top_prints_them_are_read_without_their_tokens() -> None:
+    keys = ("id", "document", "start", "ids", "tokens", "set", "pick", "rank", "probability", "activations")
+    values = ("a", "d", 3, [1, 2], ["x", '],"set":"'], "held-out", "top", 0, None, [None, -2.5e-05])
+    excerpts = Folded(orjson.dumps([dict(zip(keys, values, strict=True))]), 0)
+    assert excerpts.columns("held-out") is None, "not while nobody has looked at them"
+    excerpts.sound = True
+    found = excerpts.columns("held-out")
+    assert found is not None and found.ids == [1, 2] and found.activations == [None, -2.5e-05]
+    assert found.excerpts[0]["rank"] == 0 and "tokens" not in found.excerpts[0]
 
 
 PLAIN: Record = {
@@ -96,7 +131,7 @@ def test_lines_as_our_commands_write_them_are_folded_and_printed_byte_by_byte() 
         line = dump(record).replace(b"2.5", b"2.50").rstrip()
         cut = folded(line)
         assert isinstance(cut["excerpts"], Folded)
-        assert written(cut) == line + b"\n"
+        assert b"".join(written(cut)) == line + b"\n"
         assert [e["id"] for e in excerpts_of(cut, ["held-out"])] == ["b"]
         assert "all" not in cut["excerpts"].__dict__, "one set is read without the others"
 

@@ -343,7 +343,7 @@ def run_units(
         with contextlib.closing(iter(loop)) as units:
             for unit in units:
                 each(unit)
-                out.write_line(written(unit))
+                out.write_line(*written(unit))
                 progress.step()
     loop.counts.skipped += reader.skipped
     finish(progress, loop.counts)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
+from nxtools.commands._reports import inputs_or_help
+from nxtools.commands._view_serve import asked_to_serve, serve, serve_options
+from nxtools.commands._view_terminal import asked_for, show, terminal_options
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES = """
 nx-view scored.jsonl -o report.html
 nx-view --title 'Layer 2, revised' revised.jsonl -o report.html
+nx-view --unit 2:41 --unit 2:7 scored.jsonl
+nx-view --best 3 scored.jsonl
+nx-view --serve scored.jsonl
 """
 
 
@@ -21,16 +27,23 @@ nx-view --title 'Layer 2, revised' revised.jsonl -o report.html
     "nx-view",
     examples=EXAMPLES,
     takes="scored unit lines of one run, from nx-score; whatever they lack is said to be missing",
-    gives="a page of HTML that needs no network",
+    gives="a page of HTML that needs no network; text with --unit; an address with --serve",
 )
 @inputs_argument
 @click.option("--title", metavar="TEXT", help="What the report is called  [default: the subject's name].")
+@terminal_options
+@serve_options
 @shared_options
 def main(**options: Any) -> int:
     """Show units to people: what was run, how well it did, a table of all units, and a page for each with its
     explanations, scores and excerpts as heat maps.
     """
+    inputs = options["inputs"]
     shared = Shared.of("nx-view", options)
+    if asked_for(options):
+        return show(shared, inputs_or_help(inputs), options)
+    if asked_to_serve(options):
+        return serve(shared, inputs_or_help(inputs), options)
     return _report(shared, options)
 
 

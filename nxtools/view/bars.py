@@ -41,8 +41,8 @@ class Axis:
 
     def labels(self) -> str:
         line = [" "] * self.width
-        for value in (self.left, (self.left + self.right) / 2, self.right):
-            label = f"{value:g}"
+        for half in range(round(self.left * 2), round(self.right * 2) + 1):
+            value, label = half / 2, f"{half / 2:g}"
             begin = min(max(0, self.column(value) - len(label) // 2), self.width - len(label))
             line[begin : begin + len(label)] = label
         return "".join(line)

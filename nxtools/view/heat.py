@@ -21,6 +21,7 @@ Colour = tuple[int, int, int]
 
 LEVELS = 10
 WIDEST = 32  # columns of a token
+MARKED = 2  # the lowest level that is marked where there are no colours
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -95,7 +96,7 @@ class Heat:
         text, at = visible(token), level(value, self.scale)
         if cell_len(text) > WIDEST:
             text = set_cell_size(text, WIDEST - 1) + CUT.text
-        if self.palette is None and at:
+        if self.palette is None and abs(at) >= MARKED:
             text = f"‹{text}›{str(at).translate(_SUPERSCRIPTS)}"
         return Piece(text, cell_len(text), at, value is None)
 
@@ -115,9 +116,9 @@ class Heat:
         from rich.text import Text
 
         if self.palette is None:
-            return Text(f"‹token›⁷: seven tenths of {self.scale:.3g}, the strongest that is shown")
+            return Text(f"‹token›⁷ has seven tenths of {self.scale:.3g}; below two there is no mark", "dim")
         shares = [step / LEVELS for step in range(-LEVELS, LEVELS + 1, 2)]
-        line = Text(f"{-self.scale:.3g} ", "dim")
+        line = Text().append(f"{-self.scale:.3g} ", "dim")
         for share in shares:
             line.append("  ", self.palette.style(share) if share else None)
         return line.append(f" {self.scale:.3g}", "dim")

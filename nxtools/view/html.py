@@ -41,8 +41,7 @@ def document(
 def _rendered(title: str, served: bool, overview: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(_read("templates/page.html"))
-    scripts = [*(_read(f"vendor/{name}") for name in LIBRARIES), script()]
-    style = _read("static/style.css")
+    scripts, style = _scripts(), _read("static/style.css")
     return template.render(
         title=title,
         served=served,
@@ -51,6 +50,10 @@ def _rendered(title: str, served: bool, overview: str) -> str:
         scripts=scripts,
         overview=overview,
     )
+
+
+def _scripts() -> list[str]:
+    return [*(_read(f"vendor/{name}") for name in LIBRARIES), script()]
 
 
 def script() -> str:
@@ -71,6 +74,11 @@ def policy(scripts: Iterable[str], style: str, served: bool) -> str:
         "form-action": "'none'",
     }
     return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def served_policy() -> str:
+    """The same as a server sends it, which may say too that no page frames this one."""
+    return f"{policy(_scripts(), _read('static/style.css'), True)}; frame-ancestors 'none'"
 
 
 def _digest(text: str) -> str:

@@ -5,43 +5,50 @@ Nothing that came from a model or a file reaches the terminal as it is: see `vis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nxtools.stream import Record
 from nxtools.view.bars import Axis, histogram
-from nxtools.view.heat import CUT, DARK, LIGHT, Heat, Piece, Value, around, lines
+from nxtools.view.heat import DARK, LIGHT, Heat, Value
+from nxtools.view.sheet import Sheet, shortened
 from nxtools.view.visible import readable, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-GUTTER = 8  # columns before an excerpt
 LABEL = 18
 PICKS = {"top": "Top", "bottom": "Bottom", "spread": "Spread over strengths", "random": "Random"}
+EXCERPTS = 4  # of each kind
 ROWS = 2  # of an excerpt
 HISTOGRAM_ROWS = 4
 TOKENS = 10
 
 
-def console(light: bool | None = None) -> Console:
-    """Standard output. It has no colours under NO_COLOR, and where it is no terminal and none are forced."""
+def drawn(page: Record, *, to_file: bool = False, light: bool = False, count: int | None = None) -> str:
+    """A unit for standard output. It has no colours under NO_COLOR, and none where that is no terminal.
+
+    light: the terminal's background; count: excerpts of each kind.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False, legacy_windows=False)
+    plain: dict[str, Any] = {"color_system": None, "force_terminal": False} if to_file else {}
+    console = Console(highlight=False, markup=False, emoji=False, legacy_windows=False, **plain)
+    with console.capture() as captured:
+        UnitSheet(page, console, light=light, count=count or EXCERPTS).draw()
+    return captured.get()
 
 
-class Sheet:
-    """One unit on a console. light: whether the terminal's background is; count: excerpts of each kind."""
+class UnitSheet(Sheet):
+    """One unit on a console."""
 
-    def __init__(self, page: Record, console: Console, *, light: bool = False, count: int = 4) -> None:
-        self.page = page
-        self.console = console
-        self.count = count
-        self.width = max(40, min(console.width, 120))
+    def __init__(self, page: Record, console: Console, *, light: bool, count: int) -> None:
         coloured = console.color_system is not None and not console.no_color
-        self.heat = Heat((LIGHT if light else DARK) if coloured else None, _scale(page))
+        super().__init__(console, Heat((LIGHT if light else DARK) if coloured else None, _scale(page)))
+        self.page = page
+        self.count = count
+        self.axis = Axis.of_scores(list(_figures(page)), self.width - LABEL - 31)
 
     def draw(self) -> None:
         self._title()
@@ -55,28 +62,6 @@ class Sheet:
         self._effects()
         self._missing()
         self.print()
-
-    # Lines
-
-    def print(self, *parts: str | tuple[str, str] | Text) -> None:
-        """A line of strings, strings with a style, and texts; only spaces at its end are lost."""
-        from rich.text import Text
-
-        line = Text.assemble(*parts)
-        line.rstrip()
-        self.console.print(line, no_wrap=True, overflow="ignore", crop=False)
-
-    def heading(self, title: str, *rest: str) -> None:
-        self.print()
-        self.print((title, "bold"), (f"  {', '.join(rest)}" if rest else "", "dim"))
-
-    def paragraph(self, text: str, style: str = "", indent: int = 2) -> None:
-        from rich.text import Text
-
-        for line in Text(readable(text), style).wrap(self.console, self.width - indent):
-            self.print(" " * indent, line)
-
-    # Sections
 
     def _title(self) -> None:
         from rich.text import Text
@@ -122,20 +107,20 @@ class Sheet:
 
     def _figures(self, rows: Sequence[tuple[str, Record]]) -> None:
         """Each with its interval, in numbers and on one axis."""
-        shown = [value for _, each in rows for value in (each["value"], each["low"]) if value is not None]
-        axis = Axis.of_scores(shown, self.width - LABEL - 31)
         for label, figure in rows:
             value, low, high = figure["value"], figure["low"], figure["high"]
-            start = f"    {_cut(readable(label), LABEL):{LABEL}}"
+            start = f"    {shortened(readable(label), LABEL):{LABEL}}"
             if value is None:
                 self.print(
                     start, (f"      – absent: {readable(figure.get('why', 'no reason given'))}", "dim")
                 )
                 continue
             interval = f"{low:6.3f} to {high:.3f}" if low is not None and high is not None else ""
-            self.print(start, (f"{value:7.3f}", "bold"), f" {interval:16}  ", axis.interval(value, low, high))
-        if shown:
-            self.print(" " * (LABEL + 30), (axis.labels(), "dim"))
+            self.print(
+                start, (f"{value:7.3f}", "bold"), f" {interval:16}  ", self.axis.interval(value, low, high)
+            )
+        if any(figure["value"] is not None for _, figure in rows):
+            self.print(" " * (LABEL + 30), (self.axis.labels(), "dim"))
 
     def _baselines(self) -> None:
         rows = []
@@ -162,24 +147,24 @@ class Sheet:
         if revision is None:
             return
         self.print()
-        self.paragraph(
-            f"Revised: version {revision['current']} of {len(revision['versions']) - 1} stands. {revision['why']}"
-        )
+        self.paragraph(f"Revised: version {revision['current']} stands. {revision['why']}")
         for place, version in enumerate(revision["versions"]):
             mark = "●" if place == revision["current"] else " "
-            made = version["made"] or "the explanation that was revised"
-            self.print(
-                f"  {mark} ",
-                (f"{place}", "bold"),
-                f" {_cut(readable(f'round {version["round"]}, {made}'), self.width - 8)}",
-            )
+            made = f"round {version['round']}, {version['made'] or 'the explanation that was revised'}"
+            self.print(f"  {mark} ", (f"{place}", "bold"), f" {shortened(readable(made), self.width - 8)}")
 
     def _statistics(self) -> None:
         stats = self.page["stats"]
         if stats:
             self.heading("Statistics")
-            said = [f"{key.replace('_', ' ')} {_number(key, value)}" for key, value in stats.items()]
-            self.paragraph("   ".join(said))
+            line = ""
+            for key, value in stats.items():
+                cell = f"{readable(key).replace('_', ' ')} {_number(key, value)}"
+                if line and len(line) + 3 + len(cell) > self.width:
+                    self.print(line)
+                    line = ""
+                line += f"{'   ' if line else '  '}{cell}"
+            self.print(line)
         for side, found in self.page["histogram"].items():
             self._histogram(side, found)
 
@@ -213,29 +198,22 @@ class Sheet:
             title = f"{PICKS.get(pick, readable(pick))}, {readable(group['set'])}"
             self.print(("  " + title, "dim"), (f"  {len(shown)} of {len(group['excerpts'])}", "dim"))
             for excerpt in shown:
-                self._excerpt(excerpt)
+                self._excerpt(excerpt, pick)
 
-    def _excerpt(self, excerpt: Record) -> None:
+    def _excerpt(self, excerpt: Record, pick: str) -> None:
         values = excerpt["activations"]
+        peak = self._peak(values, pick)
         pieces = self.heat.pieces(excerpt["tokens"], values)
-        self._rows([(_extreme(values), pieces)], _peak(values), ROWS)
+        self.rows([(_short(values, peak), pieces)], peak, ROWS)
 
-    def _rows(self, parts: Sequence[tuple[str, Sequence[Piece]]], peak: int, rows: int) -> None:
-        """The same tokens once or several times, line under line, each with what stands before it."""
-        if not parts[0][1]:
-            return
-        width = self.width - GUTTER
-        widths = [max(piece.width for piece in same) for same in zip(*(row for _, row in parts), strict=True)]
-        begin, end = around(widths, peak, width, rows)
-        cut = [CUT] * (begin > 0), [CUT] * (end < len(widths))
-        shown = [[*cut[0], *row[begin:end], *cut[1]] for _, row in parts]
-        columns = [*[1] * len(cut[0]), *widths[begin:end], *[1] * len(cut[1])]
-        for number, (first, last) in enumerate(lines(columns, width)):
-            for (label, _), row in zip(parts, shown, strict=True):
-                self.print(
-                    (f"{label if number == 0 else '':>{GUTTER - 1}} ", "dim"),
-                    self.heat.drawn(row[first:last]),
-                )
+    def _peak(self, values: Sequence[Value], pick: str) -> int:
+        """Where the side that is looked for is strongest."""
+        sign = "-" if pick == "bottom" else self.page["unit"].get("sign", "+")
+        height = {"+": 1, "-": -1}.get(sign)
+        known = [
+            (abs(v) if height is None else v * height, at) for at, v in enumerate(values) if v is not None
+        ]
+        return max(known, default=(0.0, 0))[1]
 
     def _simulations(self) -> None:
         for place, simulation in enumerate(self.page["simulations"]):
@@ -252,14 +230,15 @@ class Sheet:
             self.heading(title, *how)
             for group, excerpt in found:
                 said = [None if v is None else change(v) for v in excerpt["simulated"][str(place)]]
-                true = excerpt["activations"]
-                count = min(len(said), len(true))
+                count = min(len(said), len(excerpt["activations"]))
+                tokens, true, said = excerpt["tokens"][:count], excerpt["activations"][:count], said[:count]
+                peak, expected = self._peak(true, group["pick"]), self._peak(said, group["pick"])
                 parts = [
-                    (f"true {_short(true)}", self.heat.pieces(excerpt["tokens"][:count], true[:count])),
-                    (f"sim. {_short(said)}", self.heat.pieces(excerpt["tokens"][:count], said[:count])),
+                    (f"true {_short(true, peak)}", self.heat.pieces(tokens, true)),
+                    (f"sim. {_short(said, expected)}", self.heat.pieces(tokens, said)),
                 ]
                 self.print((f"  {readable(group['pick'])}, {readable(group['set'])}", "dim"))
-                self._rows(parts, _peak(true[:count]), ROWS)
+                self.rows(parts, peak, ROWS)
 
     def _simulated(self, place: str) -> Iterator[tuple[Record, Record]]:
         """A few excerpts of each group that were simulated."""
@@ -276,20 +255,12 @@ class Sheet:
                     f"in {tokens['excerpts']} evidence excerpts",
                     "mean ± 95%, times seen",
                 )
-                self._columns(self._token(row) for row in tokens[side][:TOKENS])
+                self.columns(self._token(row) for row in tokens[side][:TOKENS])
 
     def _token(self, row: Record) -> Text:
         token = self.heat.drawn(self.heat.pieces([row["token"]], [row["mean"]]))
         token.pad_right(max(0, 14 - token.cell_len))
         return token.append(f" {row['mean']:6.3g} ±{row['margin']:.2g}").append(f", {row['n']}", "dim")
-
-    def _columns(self, cells: Iterable[Text]) -> None:
-        """Two columns of short things, read downwards."""
-        cells = list(cells)
-        half = -(-len(cells) // 2)
-        room = (self.width - 2) // 2
-        for left, right in zip(cells[:half], [*cells[half:], None], strict=False):
-            self.print("  ", left, *([" " * max(1, room - left.cell_len), right] if right else []))
 
     def _effects(self) -> None:
         effects = self.page["effects"]
@@ -320,6 +291,14 @@ def _scale(page: Record) -> float:
     return float(max(values, default=0.0))
 
 
+def _figures(page: Record) -> Iterator[float]:
+    """All scores, and where their intervals begin."""
+    for entry in [*page["explanations"], *page["baselines"]]:
+        for score in entry["scores"]:
+            for figure in score.get("figures", []):
+                yield from (value for value in (figure["value"], figure["low"]) if value is not None)
+
+
 def _to_scale(told: Record, simulation: Record, scale: float) -> tuple[Any, list[str]]:
     """How simulated values become activations, and what is said about it."""
     line = simulation["line"] or {}
@@ -330,26 +309,12 @@ def _to_scale(told: Record, simulation: Record, scale: float) -> tuple[Any, list
     return lambda value: slope * value + intercept, [how]
 
 
-def _peak(values: Sequence[Value]) -> int:
-    return max(range(len(values)), key=lambda place: abs(values[place] or 0.0), default=0)
-
-
-def _extreme(values: Sequence[Value]) -> str:
-    return _short(values)
-
-
-def _short(values: Sequence[Value]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{max(known, key=abs):.2f}" if known else "–"
+def _short(values: Sequence[Value], place: int) -> str:
+    value = values[place] if values else None
+    return "–" if value is None else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _number(key: str, value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.2%}" if key.startswith("active") else f"{value:.4g}"
-
-
-def _cut(text: str, width: int) -> str:
-    from rich.cells import cell_len, set_cell_size
-
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

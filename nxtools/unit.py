@@ -25,11 +25,11 @@ class Shown:
     def rows(self, which: Sequence[int]) -> Shown:
         """Some of them."""
         rows, table = list(which), self.table
-        texts = [table.texts[row] for row in rows]
-        sides = (self.picks, self.documents, self.excerpts)
         return Shown(
-            Table(table.ids[rows], table.activations[rows], texts),
-            *(tuple(side[row] for row in rows) for side in sides),
+            Table(table.ids[rows], table.activations[rows], [table.texts[row] for row in rows]),
+            tuple(self.picks[row] for row in rows),
+            tuple(self.documents[row] for row in rows),
+            tuple(self.excerpts[row] for row in rows),
             tuple(self.probabilities[row] for row in rows),
         )
 

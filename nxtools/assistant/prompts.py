@@ -35,12 +35,14 @@ class Leveled:
 @dataclass(frozen=True)
 class Example:
     """A worked example. silent: excerpts on which the unit does not fire. switch: from which token on a
-    simulation shows numbers."""
+    simulation shows numbers. before, tested: of revisions, the explanation that is mended, and what tests it."""
 
     explanation: str
     excerpts: tuple[Leveled, ...]
     silent: tuple[Leveled, ...]
     switch: int
+    before: str = ""
+    tested: tuple[Leveled, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def _example(table: Mapping[str, Any]) -> Example:
         tuple(leveled(text) for text in table["excerpts"]),
         tuple(leveled(text) for text in table.get("silent", ())),
         int(table.get("switch", 0)),
+        str(table.get("before", "")),
+        tuple(leveled(text) for text in table.get("tested", ())),
     )
 
 

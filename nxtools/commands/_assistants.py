@@ -45,6 +45,42 @@ assistant_options = family(
     ],
 )
 
+# What nx-explain and nx-revise show an explainer, and how language models simulate, under the name that a
+# command has for it.
+showing_options = family(
+    "Language models",
+    [
+        click.option(
+            "--form",
+            type=click.Choice(["auto", "paper", "marked"]),
+            default="auto",
+            show_default=True,
+            help="Tables of tokens and numbers, or text with marks; auto: marks where the model can chat.",
+        ),
+        click.option(
+            "--excerpts", type=click.IntRange(1), default=5, show_default=True, help="Excerpts shown."
+        ),
+        click.option(
+            "-n",
+            "--candidates",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Explanations asked for.",
+        ),
+    ],
+)
+
+
+def simulation_option(name: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(
+        name,
+        type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
+        default="auto",
+        show_default=True,
+        **more,
+    )
+
 
 def typed(*names: str) -> list[str]:
     """Which of these options stand on the command line; variables and nxtools.toml are for all commands."""
@@ -103,6 +139,10 @@ class Assisted:
             instead: Engine | None = self._dry or offline
             self._open[name] = Asking(assistant, instead)
         return self._open[name]
+
+    def instead_of(self, engine: Engine) -> Engine:
+        """Who answers in the place of another engine: in a dry run nobody does anything."""
+        return self._dry or engine
 
     def run(
         self,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, typed
+from nxtools.commands._assistants import (
+    MODELS,
+    Assisted,
+    assistant_options,
+    check_unused,
+    showing_options,
+    typed,
+)
 from nxtools.commands._base import (
     Shared,
     command,
@@ -79,23 +86,13 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
     envvar="NXTOOLS_EXPLAIN_FROM",
     help="The strongest tokens of --view tokens: in the evidence, or in a table of nx-record --tables.",
 )
-@click.option(
-    "--form",
-    type=click.Choice(["auto", "paper", "marked"]),
-    default="auto",
-    show_default=True,
-    help="Tables of tokens and numbers, or text with marks; auto: marks where the model can chat.",
-)
-@click.option("--excerpts", type=click.IntRange(1), default=5, show_default=True, help="Excerpts shown.")
-@click.option(
-    "-n", "--candidates", type=click.IntRange(1), default=1, show_default=True, help="Explanations a unit."
-)
 @click.option("--best", is_flag=True, help="Keep the candidate that scores best on the validation set.")
 @click.option("--diverse", is_flag=True, help="Ask for lists of candidates, under other examples.")
 @click.option("--simulator", metavar="MODEL", help="Who compares candidates  [default: the explainer].")
 @click.option(
     "--paraphrase", is_flag=True, help="Reword the explanations that units carry; make no new ones."
 )
+@showing_options
 @assistant_options
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused
+from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, simulation_option
 from nxtools.commands._base import (
     Shared,
     command,
@@ -47,11 +47,8 @@ nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
     metavar="MODEL",
     help=f"Who predicts: {MODELS}; pattern runs the sentence as the program that it is.",
 )
-@click.option(
+@simulation_option(
     "--method",
-    type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
-    default="auto",
-    show_default=True,
     help="How a model predicts; auto: all at once where its engine can, else it writes the numbers.",
 )
 @click.option(

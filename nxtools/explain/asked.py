@@ -15,7 +15,7 @@ LISTED = 5  # explanations asked for in one answer, at most
 
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _THINKING = re.compile(r"</?(think|thinking|reasoning)>", re.IGNORECASE)
-_NUMBERED = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+(.+)$")
+NUMBERED = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+(.+)$")
 
 
 def messages(
@@ -50,21 +50,27 @@ def messages(
 
 
 def _unit(prompt: Prompt, evidence: Evidence, view: str, number: int) -> str:
+    return prompt.fill("unit", number=number, evidence=of_view(prompt, evidence, view))
+
+
+def of_view(prompt: Prompt, evidence: Evidence, view: str) -> str:
+    """The evidence of one unit."""
     paper = prompt.texts.get("form") == "paper"
-    one = _table if paper else _text
-    excerpts = _together([one(prompt, e, place) for place, e in enumerate(evidence.excerpts, start=1)], paper)
-    if paper and view in ("activations", "next-token", "contrast"):
-        excerpts += _repeated(prompt, evidence.excerpts)
-    first = len(evidence.excerpts) + 1
-    silent = [one(prompt, e, place) for place, e in enumerate(evidence.silent, start=first)]
+    excerpts = listed(prompt, evidence.excerpts, repeats=view in ("activations", "next-token", "contrast"))
+    silent = listed(prompt, evidence.silent, first=len(evidence.excerpts) + 1)
     name = "pair" if paper else "strength"
     tokens = "\n".join(prompt.fill(name, token=visible(t), level=level) for t, level in evidence.tokens)
-    body = prompt.fill(f"views.{view}", excerpts=excerpts, silent=_together(silent, paper), tokens=tokens)
-    return prompt.fill("unit", number=number, evidence=body)
+    return prompt.fill(f"views.{view}", excerpts=excerpts, silent=silent, tokens=tokens)
 
 
-def _together(excerpts: Sequence[str], paper: bool) -> str:
-    return ("\n" if paper else "\n\n").join(excerpts)
+def listed(prompt: Prompt, excerpts: Sequence[Leveled], *, first: int = 1, repeats: bool = False) -> str:
+    """Excerpts as the prompt's form has them, numbered from `first`; in tables, few nonzero levels again."""
+    paper = prompt.texts.get("form") == "paper"
+    one = _table if paper else _text
+    told = [one(prompt, excerpt, place) for place, excerpt in enumerate(excerpts, start=first)]
+    if not paper:
+        return "\n\n".join(told)
+    return "\n".join(told) + (_repeated(prompt, excerpts) if repeats else "")
 
 
 def _table(prompt: Prompt, excerpt: Leveled, number: int) -> str:
@@ -109,15 +115,10 @@ def read(prompt: Prompt, answer: str, *, wanted: int = 1) -> list[str]:
     Reasoning blocks are no part of it, and one that does not end leaves nothing. An answer that reasons in
     the open must name its explanation by the prompt's label; a single paragraph is one without.
     """
-    text = _THOUGHT.sub("", answer)
-    if closing := list(re.finditer(r"</(think|thinking|reasoning)>", text, re.IGNORECASE)):
-        text = text[closing[-1].end() :]  # the template had opened the block
-    if _THINKING.search(text):
-        return []
-    text = text.strip()
+    text = without_thoughts(answer)
     if wanted > 1:
-        first = "1. " if prompt.texts.get("form") == "paper" and not _NUMBERED.match(text) else ""
-        found = [match[1] for line in (first + text).splitlines() if (match := _NUMBERED.match(line))]
+        first = "1. " if prompt.texts.get("form") == "paper" and not NUMBERED.match(text) else ""
+        found = [match[1] for line in (first + text).splitlines() if (match := NUMBERED.match(line))]
         return [clean for one in found if (clean := _clean(one, prompt))][:wanted]
     label = _label(prompt)
     labelled = [line.partition(label)[2] for line in text.splitlines() if label and label in line]
@@ -126,6 +127,14 @@ def read(prompt: Prompt, answer: str, *, wanted: int = 1) -> list[str]:
         return []
     clean = _clean(" ".join(one.split()), prompt)
     return [clean] if clean else []
+
+
+def without_thoughts(answer: str) -> str:
+    """An answer without its blocks of reasoning; nothing where one does not end."""
+    text = _THOUGHT.sub("", answer)
+    if closing := list(re.finditer(r"</(think|thinking|reasoning)>", text, re.IGNORECASE)):
+        text = text[closing[-1].end() :]  # the template had opened the block
+    return "" if _THINKING.search(text) else text.strip()
 
 
 def _label(prompt: Prompt) -> str:

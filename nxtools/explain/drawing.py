@@ -32,10 +32,15 @@ class Drawn:
 
 
 def drawn(
-    question: Callable[[int], Question], read: Callable[[str], list[str]], draws: int, *, chance: bool
+    question: Callable[[int], Question],
+    read: Callable[[str], list[str]],
+    draws: int,
+    *,
+    chance: bool,
+    what: str = "an explanation",
 ) -> Asked:
     """`Drawn` from the answers to question(0) … question(draws - 1), and to further ones for those that
-    `read` finds nothing in. chance: whether another draw may come out differently."""
+    `read` finds nothing in. chance: whether another draw may come out differently. what: is asked for."""
     found = Drawn()
     wanted = list(range(draws))
     calls = 0.0  # an API may give several draws in one
@@ -54,7 +59,7 @@ def drawn(
             found.texts += [text for text in texts if text not in found.texts]
             if not texts:
                 unread += 1
-                found.failure = _unparseable(answer)
+                found.failure = _unparseable(answer, what)
         if not unread or not chance or attempt == AGAIN:
             break
         wanted = list(range(draws, draws + unread))
@@ -62,7 +67,7 @@ def drawn(
     return found
 
 
-def _unparseable(answer: Record) -> Failure:
+def _unparseable(answer: Record, what: str) -> Failure:
     cut = " (it was cut off: max_tokens)" if answer.get("finish") == "length" else ""
     said = " ".join(str(answer["text"]).split())[:120]
-    return Failure("explain", "unparseable", f"not an explanation{cut}: {said!r}")
+    return Failure("explain", "unparseable", f"not {what}{cut}: {said!r}")

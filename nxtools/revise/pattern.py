@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,10 @@ from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.sentence import Pattern
 from nxtools.records import NO_TOKEN, Failure
 from nxtools.revise.challenge import SORTS, counterexamples, dealt
+from nxtools.revise.choice import merit, worth
 from nxtools.revise.evidence import New
 from nxtools.revise.mend import DEPTH, Mender
 from nxtools.revise.rows import Rows
-from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.score.figures import short
 from nxtools.stream import Record
 from nxtools.unit import Unit
 
@@ -156,11 +155,11 @@ class Revision:
         found: Record = {}
         predicted = execute(pattern, np.maximum(shown.table.ids, 0), self.lexicon)
         rows = [r for r, pick in enumerate(shown.picks) if pick in ("top", "random")]
-        found["top_and_random"] = _correlation(shown.table.activations[rows], predicted[rows])
+        found["top_and_random"] = worth(shown.table.activations[rows], predicted[rows])
         if self.shared is not None:
             truth = self.shared.activations(self.unit, "validation")
             ids = self.shared.pool.ids("validation")
-            found["pool"] = _correlation(truth, execute(pattern, ids, self.lexicon))
+            found["pool"] = worth(truth, execute(pattern, ids, self.lexicon))
         return found
 
 
@@ -169,19 +168,6 @@ def _kinds(shared: Shared) -> Kinds:
     """What the tokens of a pool have in common."""
     ids = np.unique(shared.lexicon.one_per_text()[shared.pool.ids("evidence")])
     return Kinds(shared.lexicon, ids, len(ids), LIKENESSES)
-
-
-def _correlation(truth: Activations, predicted: NDArray[Any]) -> float | None:
-    if not truth.size:
-        return None
-    value = float(correlation(excerpt_sums(truth, predicted).sum(0)))
-    return None if np.isnan(value) else short(value)
-
-
-def merit(validation: Record) -> float:
-    """What a choice goes by: the mean of the figures, an absent one below all others."""
-    values = [-1.0 if value is None else float(value) for value in validation.values()]
-    return sum(values) / len(values) if values else -1.0
 
 
 def revise(job: Job, shared: Shared | None) -> Record | Failure:

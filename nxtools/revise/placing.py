@@ -13,11 +13,17 @@ Pair = tuple[float | None, float | None]  # before and after
 
 @dataclass
 class Compared:
-    """Held-out scores of one revised explanation: on the line's excerpts, and on the widened set."""
+    """Held-out scores of one revised explanation: on the line's excerpts, and on the widened set.
+
+    unit: its name; sentences: how many were written for the old explanation, and how many of them do not make
+    the unit fire.
+    """
 
     changed: bool
     held_out: Pair
     widened: Pair
+    unit: str = ""
+    sentences: tuple[int, int] = (0, 0)
 
     def figures(self, name: str) -> Record:
         """name: of the figure on the line's excerpts."""

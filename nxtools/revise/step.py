@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nxtools.explain.pattern import identify, to_run
+from nxtools.explain.rewording import in_words
 from nxtools.known import known
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.language import parse
 from nxtools.revise import pattern as patterns
 from nxtools.revise.challenge import around
+from nxtools.revise.choice import merit, together, worth
 from nxtools.revise.evidence import OF_THE_CORPUS, Asked, Measured, Measuring, New
-from nxtools.revise.pattern import merit, said_and_true
+from nxtools.revise.pattern import said_and_true
 from nxtools.revise.placing import Compared, failed, is_original, placed
-from nxtools.score.correlation import correlation, excerpt_sums
 from nxtools.score.figures import short
 from nxtools.stage import Engine, Failure, Question, Step
 from nxtools.stream import Record
@@ -62,13 +63,15 @@ class Reviser:
         self.how = revising
         self.measured = Measured(revising.measuring)
         self.compared: list[Compared] = []
+        self.seen = 0  # patterns to revise
         self.refused = 0  # explanations whose subject cannot be asked
 
     def step(self, record: Record) -> Step:
         """The unit with its explanations revised; each stands before the one that it revises."""
-        told = [e for e in record.get("explanations") or [] if is_original(e) and to_run(e) is not None]
+        told = [e for e in record.get("explanations") or [] if is_original(e) and _is_pattern(e)]
         if record.get("dead") or record.get("error") or not told:
             return record
+        self.seen += len(told)
         unit = Unit(record)
         digests = (yield from known(unit)).digests
         new = yield from self.measured.of(unit, record)
@@ -154,30 +157,25 @@ class Reviser:
         """Old and new on the held-out excerpts, and on those widened by the texts that no reviser saw."""
         shown, lexicon = unit.shown("held-out"), self.how.lexicon(unit)
         rows = [r for r, pick in enumerate(shown.picks) if pick in ("top", "random")]
-        parts = [(np.maximum(shown.table.ids[rows], 0), shown.table.activations[rows])]
-        parts += [
-            (of.ids[kept[of.source]], of.activations[kept[of.source]]) for of in new if kept.get(of.source)
-        ]
+        widening = [of.rows(kept[of.source]) for of in new if kept.get(of.source)]
+        ids = [np.maximum(shown.table.ids[rows], 0), *(of.ids for of in widening)]
+        truths = [shown.table.activations[rows], *(of.activations for of in widening)]
 
-        def score(sentence: str, some: Sequence[tuple[Any, Any]]) -> float | None:
+        def score(sentence: str, parts: int) -> float | None:
             pattern = parse(sentence)
-            ids, truth = _alike(some)
-            value = float(correlation(excerpt_sums(truth, execute(pattern, ids, lexicon)).sum(0)))
-            return None if np.isnan(value) else short(value)
+            said = [execute(pattern, some, lexicon) for some in ids[:parts]]
+            return worth(together(truths[:parts]), together(said))
 
         return Compared(
             old != text,
-            (score(old, parts[:1]), score(text, parts[:1])),
-            (score(old, parts), score(text, parts)),
+            (score(old, 1), score(text, 1)),
+            (score(old, len(ids)), score(text, len(ids))),
         )
 
 
-def _alike(parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
-    """Excerpts of all parts as one, so that their activations are centred together."""
-    width = max(ids.shape[1] for ids, _ in parts)
-    ids = [np.pad(ids, ((0, 0), (0, width - ids.shape[1]))) for ids, _ in parts]
-    rows = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=np.nan) for _, a in parts]
-    return np.concatenate(ids), np.concatenate(rows)
+def _is_pattern(explanation: Record) -> bool:
+    """Words that no pattern says are for a language model to revise."""
+    return to_run(explanation) is not None and ("pattern" in explanation or not in_words(explanation))
 
 
 def _scale(unit: Unit) -> float:

@@ -10,6 +10,7 @@ from nxtools.commands._base import Shared, command, inputs_argument, shared_opti
 from nxtools.commands._reports import inputs_or_help
 from nxtools.commands._view_serve import asked_to_serve, serve, serve_options
 from nxtools.commands._view_terminal import asked_for, show, terminal_options
+from nxtools.commands._view_texts import asked_about_texts, show_texts, text_options
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts
@@ -19,6 +20,8 @@ nx-view scored.jsonl -o report.html
 nx-view --title 'Layer 2, revised' revised.jsonl -o report.html
 nx-view --unit 2:41 --unit 2:7 scored.jsonl
 nx-view --best 3 scored.jsonl
+nx-view --text 'He did not all agree' scored.jsonl
+nx-view --try 2:41 scored.jsonl < sentences.txt
 nx-view --serve scored.jsonl
 """
 
@@ -32,6 +35,7 @@ nx-view --serve scored.jsonl
 @inputs_argument
 @click.option("--title", metavar="TEXT", help="What the report is called  [default: the subject's name].")
 @terminal_options
+@text_options
 @serve_options
 @shared_options
 def main(**options: Any) -> int:
@@ -40,6 +44,8 @@ def main(**options: Any) -> int:
     """
     inputs = options["inputs"]
     shared = Shared.of("nx-view", options)
+    if asked_about_texts(options | {"output": shared.output}):
+        return show_texts(shared, inputs_or_help(inputs), options)
     if asked_for(options):
         return show(shared, inputs_or_help(inputs), options)
     if asked_to_serve(options):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nxtools.score.figures import Sample, Scored, as_record, score_block
-from nxtools.score.series import _packed
+from nxtools.score.replicates import packed
+from nxtools.score.summary import replicates
 
 PICKS = ("top",) * 3 + ("random",) * 3
 Record = dict[str, Any]
@@ -47,8 +48,8 @@ def scores(samples: list[Sample]) -> list[Scored]:
 def score_records(scored: list[Scored], simulator: str = "pattern") -> list[Record]:
     """What stands under `scores`."""
     return [
-        as_record(one) | {"simulator": simulator, "replicates": packed}
-        for one, packed in zip(scored, _packed(scored), strict=True)
+        as_record(one) | {"simulator": simulator, "replicates": packed(drawn)}
+        for one, drawn in zip(scored, replicates(scored), strict=True)
     ]
 
 

@@ -18,22 +18,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr
+from scipy.stats import t as student_t
 
 from nxtools.recordings.contexts import Contexts
 from nxtools.records import Failure
-from nxtools.score.ablation import IN_NOISE, Ablated, as_record, score
+from nxtools.report.distribution import Distribution
+from nxtools.score.ablation import IN_NOISE, Ablated, as_record, reweighted, score
 from nxtools.score.ablation_summary import AblationSummary, share_interval
 from nxtools.score.calibration import Line, calibrate
 from nxtools.score.effects import effect
 from nxtools.score.held import Held
+from nxtools.score.replicates import packed, unpacked
 from nxtools.score.series import Target
+from nxtools.score.summary import drawn_weights
 from nxtools.subject.ablating import Ablator
 from nxtools.subject.load import Subject
 from nxtools.subject.outputs import Output
 from nxtools.subject.patch import Patcher
 from nxtools.subject.replacing import Replacement
 from nxtools.subject.sites import mlp_sites
-from nxtools.unit import Unit
+from nxtools.unit import Unit, full_name
 
 # Two outputs
 
@@ -394,6 +398,45 @@ def test_units_are_pooled_by_what_they_do_and_counted_alike_in_the_median() -> N
     assert pooled.above_noise == (41, 41)
     text = "\n".join(summary.lines())
     assert "layer 1, pooled" in text and "random only, median" in text and "(41)" in text
+
+
+def test_reports_know_which_documents_units_share() -> None:
+    """nx-summary's interval is that of the scores with the documents of all units reweighted at once, though
+    scores go far below -1 and lines keep 16 bits of each draw."""
+    _, made = summary_of(12)
+    made[3].simulation["top_and_random"][:] = made[3].mean * 40
+    found = Distribution()
+    values, drawn, weights = [], [], []
+    for one in made:
+        figures = score(one)
+        made_score = {"method": "ablation", "simulator": "pattern", **as_record(one, figures)}
+        where = dict(
+            zip(("fingerprint", "site", "layer", "index", "sign"), (one.name, "mlp", 0, 0, "+"), strict=True)
+        )
+        excerpts = [
+            {"set": "held-out", "document": name, "pick": "random", "ids": [0]} for name in one.documents
+        ]
+        told = [{"by": {"explainer": "pattern"}, "scores": [made_score]}]
+        found.add({"unit": where, "excerpts": excerpts, "explanations": told})
+        assert len(orjson.dumps(made_score["replicates"])) < 1200
+        lost, of_mean = reweighted(one, "top_and_random")
+        values.append(made_score["top_and_random"])
+        drawn.append(1 - lost / of_mean)
+        weights.append(drawn_weights([full_name({"unit": where})], "unit")[0])
+    (row,) = found.rows(["top_and_random"], by_layer=False)
+    means = (np.array(weights) * drawn).sum(0) / np.sum(weights, axis=0)
+    half = student_t.ppf(0.975, 11) * means.std(ddof=1) * math.sqrt(13 / 11)
+    assert min(values) < -30 and row["interval_over"] == "units and documents"
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(half, rel=1e-3)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=200, max_size=200))
+@settings(max_examples=20, deadline=None)
+def test_replicates_come_back_within_a_step_of_their_scale(values: list[float]) -> None:
+    exact = np.array(values)
+    (found,) = unpacked(packed({"figure": exact})).values()
+    assert np.abs(found - exact).max() <= max(1.0, np.abs(exact).max()) * 1.01 / 32767
 
 
 def test_absent_scores_and_failures_are_counted() -> None:

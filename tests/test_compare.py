@@ -12,12 +12,15 @@ import scipy.stats
 from conftest import Run as Shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scored import Record, lines, samples, score_records, scores, without_replicates
 
 from nxtools.commands.compare import _alike
 from nxtools.report.comparison import Comparison, Run, corrected
-from nxtools.report.estimate import BOTH, STEPS, Gathered
+from nxtools.report.estimate import BOTH, Gathered
 from nxtools.report.significance import holm, sign_test
+from nxtools.score.replicates import Drawn, packed
+from nxtools.score.replicates import drawn as unpack
 from nxtools.score.summary import drawn_weights
 from nxtools.stream import dump
 
@@ -96,6 +99,10 @@ def test_p_is_below_5_percent_where_the_interval_leaves_0_out() -> None:
             assert (row["p"] < 0.05) == (row["low"] > 0 or row["high"] < 0)
 
 
+def kept(values: NDArray[np.float64]) -> Drawn:
+    return unpack(packed({"figure": values})["figure"])
+
+
 @pytest.mark.parametrize(("units", "documents"), [(40, 40), (60, 25)])
 def test_95_percent_intervals_of_differences_hold_in_90_to_98_of_100_cases(
     units: int, documents: int
@@ -110,10 +117,8 @@ def test_95_percent_intervals_of_differences_hold_in_90_to_98_of_100_cases(
         gathered = Gathered()
         for unit, rows in enumerate(shown):
             drawn = of_units[unit] + effects[rows] @ weights[rows] / weights[rows].sum(0)
-            packed = np.rint(drawn * STEPS).astype("<i2").tobytes()
-            zero = np.zeros(len(drawn), "<i2").tobytes()
             value = float(of_units[unit] + effects[rows].mean())
-            gathered.add_difference(f"{case} {unit}", (value, packed), (0.0, zero))
+            gathered.add_difference(f"{case} {unit}", (value, kept(drawn)), (0.0, kept(0 * drawn)))
         mean = gathered.mean(documents)
         assert mean.over == BOTH and mean.low is not None and mean.high is not None
         inside += mean.low < truth < mean.high

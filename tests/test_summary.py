@@ -19,7 +19,7 @@ from scored import PATTERN, Record, lines, samples, score_records, scores, witho
 from nxtools.errors import InputError
 from nxtools.report.distribution import Distribution
 from nxtools.report.series import entries, labels
-from nxtools.score.series import unpacked
+from nxtools.score.replicates import unpacked
 from nxtools.score.summary import Summary
 from nxtools.stream import dump
 

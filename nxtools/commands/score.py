@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._ablation import ablation_options, check_no_ablation
-from nxtools.commands._assistants import MODELS, Assisted, Ceilings, assistant_options, check_unused
+from nxtools.commands._assistants import (
+    MODELS,
+    Assisted,
+    Ceilings,
+    assistant_options,
+    check_unused,
+    simulation_option,
+)
 from nxtools.commands._base import (
     Shared,
     command,
@@ -104,13 +111,8 @@ OTHER_METHODS = {"ablation": "nxtools.commands._ablation"} | dict.fromkeys(
     metavar="MODEL",
     help=f"Who predicts what has no simulation yet: {MODELS}; pattern runs the sentence.",
 )
-@click.option(
-    "--simulation",
-    type=click.Choice(["auto", "all-at-once", "one-at-a-time", "generate"]),
-    default="auto",
-    show_default=True,
-    envvar="NXTOOLS_METHOD",
-    help="How a model predicts: nx-simulate --method.",
+@simulation_option(
+    "--simulation", envvar="NXTOOLS_METHOD", help="How a model predicts: nx-simulate --method."
 )
 @click.option(
     "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
@@ -227,7 +229,8 @@ def _step(
 ) -> Callable[[Record], Step]:
     from nxtools.explain.pattern import to_run
     from nxtools.known import known
-    from nxtools.score.series import TABLES, VERSION, Job, Target, question, unpacked
+    from nxtools.score.replicates import unpacked
+    from nxtools.score.series import TABLES, VERSION, Job, Target, question
     from nxtools.stage import Failure, Question
     from nxtools.unit import Unit
 

@@ -131,7 +131,7 @@ def strongest(
         known, count, total = _totals(unit, sign, pool)
     else:
         known, count = table.tokens, table.count
-        total = on_side(table.values, sign) * count
+        total = on_side(table.values, sign).astype(np.float64) * count
     named = np.array([int(id) in texts for id in known], bool)
     known, mean = known[named], (total / (count + PRIOR))[named]
     order = np.lexsort((known, -mean))[:TOKENS]
@@ -158,4 +158,5 @@ def _totals(
     every, strength = np.concatenate(ids), np.concatenate(strengths)
     present = (every != NO_TOKEN) & ~np.isnan(strength)
     known, number = np.unique(every[present], return_inverse=True)
-    return known, np.bincount(number), np.bincount(number, strength[present])
+    total = np.bincount(number, strength[present]).astype(np.float64, copy=False)
+    return known, np.bincount(number), total

@@ -20,7 +20,7 @@ from nxtools.judge.figures import Floats, resampled
 from nxtools.judge.judge import Asked, Judge
 from nxtools.records import Failure
 from nxtools.score.figures import short
-from nxtools.score.series import packed
+from nxtools.score.replicates import packed
 from nxtools.score.summary import drawn_weights
 from nxtools.stream import Record
 

@@ -11,7 +11,7 @@ from nxtools.judge.figures import FIGURES, Figures, Verdict, measure
 from nxtools.judge.judge import Said
 from nxtools.records import Failure
 from nxtools.score.figures import short
-from nxtools.score.series import packed
+from nxtools.score.replicates import packed
 from nxtools.stream import Record
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nxtools.errors import InputError
 from nxtools.records import unit_name
 from nxtools.report.distribution import COUNTED, held_out_documents
-from nxtools.report.estimate import Estimate, Gathered, Value, drawn_bytes
+from nxtools.report.estimate import Estimate, Gathered, Value
 from nxtools.report.series import Series, entries, figures, labels, replicates
 from nxtools.report.significance import holm, sign_test
 from nxtools.report.table import Row
@@ -49,7 +49,7 @@ class Run:
             for figure, value in figures(score):
                 self.figures[figure] = self.figures.get(figure, False) or type(value) is not int
                 if value is not None and figure in self._wanted:
-                    drawn = drawn_bytes(replicates(score, figure))
+                    drawn = replicates(score, figure)
                     by_figure.setdefault(figure, {})[unit] = value, drawn
         self.layers[unit] = int(record["unit"]["layer"])
 

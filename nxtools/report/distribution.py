@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nxtools.records import SETS, excerpts_of
-from nxtools.report.estimate import Floats, Gathered, drawn_bytes
+from nxtools.report.estimate import Floats, Gathered
 from nxtools.report.series import Series, entries, figures, labels, replicates, why_absent
 from nxtools.report.table import Row
+from nxtools.score.replicates import Drawn
 from nxtools.score.summary import THRESHOLDS
 from nxtools.stream import Record
 from nxtools.unit import full_name
@@ -53,7 +54,7 @@ class Distribution:
         """InputError when the line's scores cannot be read."""
         found = list(entries(record))
         drawn = [
-            {figure: drawn_bytes(replicates(score, figure)) for figure, _ in figures(score)}
+            {figure: replicates(score, figure) for figure, _ in figures(score)}
             for score in (entry.score or {} for entry in found)
         ]
         documents = held_out_documents(record) if self.seen.units < COUNTED else ()
@@ -68,7 +69,7 @@ class Distribution:
         self._count(record, bool(found))
 
     def _take(
-        self, series: Series, score: Record, layer: int, name: str, drawn: dict[str, bytes | None]
+        self, series: Series, score: Record, layer: int, name: str, drawn: dict[str, Drawn | None]
     ) -> None:
         by_figure = self._gathered.setdefault(series, {})
         for figure, value in figures(score):

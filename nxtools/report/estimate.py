@@ -6,7 +6,6 @@ where one does not, units alone are: Student's interval, too narrow where units 
 
 from __future__ import annotations
 
-import binascii
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -15,15 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.errors import InputError
 from nxtools.score.bootstrap import MAX_FREEDOM, student, within
-from nxtools.score.summary import DRAWS, Mean, drawn_weights
+from nxtools.score.replicates import Drawn
+from nxtools.score.summary import Mean, drawn_weights
 
 Floats = NDArray[np.float64]
-Draws = NDArray[np.int16] | NDArray[np.int32]
-Value = tuple[float, bytes | None]  # a unit's figure, and its replicates where there are some
+Value = tuple[float, Drawn | None]  # a unit's figure, and its replicates where there are some
 
-STEPS = 32767  # in which replicates are counted: see `nxtools.score.series`
 BOTH, UNITS = "units and documents", "units"
 _TOGETHER = 256  # units whose draws are weighted at once: 256 x 200 doubles stay in the second-level cache
 
@@ -66,18 +63,18 @@ class Gathered:
             part.settle()
         self._mean: Mean = Mean(part._mean for part in parts)
         self._bare: int = sum(part._bare for part in parts)
-        self._pending: list[tuple[str, float, Draws]] = []
+        self._pending: list[tuple[str, float, Floats]] = []
 
-    def add(self, unit: str, value: float, drawn: bytes | None) -> None:
-        """A unit's value and, unpacked or None, its value in every draw (see `drawn_bytes`)."""
-        self._add(unit, value, None if drawn is None else numbers(drawn))
+    def add(self, unit: str, value: float, drawn: Drawn | None) -> None:
+        """A unit's value and, if that is known, its value in every draw."""
+        self._add(unit, value, None if drawn is None else drawn.values)
 
     def add_difference(self, unit: str, a: Value, b: Value) -> None:
         """A unit's value on one side less that on the other. Draws of the same documents go together."""
-        drawn = None if a[1] is None or b[1] is None else numbers(a[1]).astype(np.int32) - numbers(b[1])
+        drawn = None if a[1] is None or b[1] is None else a[1].values - b[1].values
         self._add(unit, a[0] - b[0], drawn)
 
-    def _add(self, unit: str, value: float, drawn: Draws | None) -> None:
+    def _add(self, unit: str, value: float, drawn: Floats | None) -> None:
         if drawn is None:
             self._bare += 1
             self._mean.values.append(value)
@@ -89,7 +86,7 @@ class Gathered:
     def settle(self) -> None:
         if self._pending:
             names, values, drawn = zip(*self._pending, strict=True)
-            self._mean.add(values, drawn_weights(names, "unit"), np.stack(drawn) / STEPS)
+            self._mean.add(values, drawn_weights(names, "unit"), np.stack(drawn))
             self._pending.clear()
 
     @property
@@ -116,21 +113,3 @@ class Gathered:
             return Estimate(n, self._mean.value, self._mean.margin, BOTH, min(n, documents or n) - 1)
         margin = student(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n >= 2 else None
         return Estimate(n, self._mean.value, margin, UNITS, n - 1)
-
-
-def drawn_bytes(packed: str | None) -> bytes | None:
-    """Replicates as nx-score packs them, unpacked to 16-bit integers. InputError when they are damaged."""
-    if packed is None:
-        return None
-    try:
-        drawn = binascii.a2b_base64(packed)
-    except binascii.Error as error:
-        raise InputError(f"the field 'replicates' is no base64: {error}") from error
-    if len(drawn) != 2 * DRAWS:
-        raise InputError(f"the field 'replicates' holds {len(drawn)} bytes, not {2 * DRAWS}")
-    return drawn
-
-
-def numbers(drawn: bytes) -> NDArray[np.int16]:
-    """Unpacked replicates, in steps: (draws,)."""
-    return np.frombuffer(drawn, "<i2")

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from nxtools.records import objects
+from nxtools.score.replicates import Drawn, drawn
 from nxtools.stream import Record
 
 
@@ -116,8 +117,9 @@ def why_absent(score: Record, figure: str) -> str:
     return str(absent.get(figure, "no reason given")) if isinstance(absent, dict) else "no reason given"
 
 
-def replicates(score: Record, figure: str) -> str | None:
-    """The figure in the draws of reweighted documents, packed as nx-score does, where the score has them."""
+def replicates(score: Record, figure: str) -> Drawn | None:
+    """The figure in the draws of reweighted documents, where the score has them. InputError when they are
+    damaged."""
     packed = score.get("replicates")
     found = packed.get(figure) if isinstance(packed, dict) else None
-    return found if isinstance(found, str) else None
+    return None if found is None else drawn(found)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from nxtools.score import bootstrap
 from nxtools.score.figures import FIGURES as ALL_FIGURES
 from nxtools.score.figures import Figure, short
+from nxtools.score.replicates import packed
+from nxtools.score.summary import drawn_weights
 
 Floats = NDArray[np.float64]
 Activations = NDArray[np.float32]
@@ -146,7 +148,18 @@ def as_record(ablated: Ablated, figures: Mapping[str, Figure]) -> dict[str, Any]
     missing = np.isnan(ablated.simulation["top_and_random"])
     if failed := int(missing[[pick in FIGURES["top_and_random"] for pick in ablated.picks]].sum()):
         record["failed_excerpts"] = failed
+    there = {name: reweighted(ablated, name) for name, figure in figures.items() if figure.value is not None}
+    record["replicates"] = packed({name: 1 - lost / of_mean for name, (lost, of_mean) in there.items()})
     return record
+
+
+def reweighted(ablated: Ablated, figure: str) -> Floats:
+    """Σ JSD with the simulation and with the mean, in every draw of the documents that all units share:
+    (2, draws).
+    """
+    documents = [ablated.documents[row] for row in np.concatenate(ablated.rows(figure))]
+    drawn: Floats = sums(ablated, figure) @ drawn_weights(documents, "document")
+    return drawn
 
 
 def _divergences(ablated: Ablated, figure: str) -> dict[str, float] | None:

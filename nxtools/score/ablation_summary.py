@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.score.ablation import FIGURES, IN_NOISE, Ablated, between, sums
+from nxtools.score.ablation import FIGURES, IN_NOISE, Ablated, between, reweighted, sums
 from nxtools.score.bootstrap import student
 from nxtools.score.figures import Figure, short
-from nxtools.score.summary import DRAWS, aligned, drawn_weights
+from nxtools.score.replicates import DRAWS
+from nxtools.score.summary import aligned, drawn_weights
 
 Floats = NDArray[np.float64]
 
@@ -46,9 +47,7 @@ class Pooled:
             self._weights += part._weights
 
     def add(self, ablated: Ablated, figure: str, value: float) -> None:
-        rows = np.concatenate(ablated.rows(figure))
-        both = sums(ablated, figure)
-        drawn = both @ drawn_weights([ablated.documents[row] for row in rows], "document")
+        both, drawn = sums(ablated, figure), reweighted(ablated, figure)
         weights = drawn_weights([ablated.name], "unit")[0]
         self.values.append(value)
         self._sums += both.sum(1)

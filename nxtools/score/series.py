@@ -7,7 +7,6 @@ where nx-record made them.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from nxtools.records import SETS
 from nxtools.score import figures
 from nxtools.score.figures import Sample, Scored
 from nxtools.score.fit import Paired, fits
+from nxtools.score.replicates import packed
 from nxtools.score.summary import replicates
 from nxtools.score.whole import Kept, Weights, weights
 from nxtools.simulate import tables
@@ -186,13 +186,13 @@ def score(jobs: Sequence[Job]) -> list[Record | Failure]:
     samples: list[Sample | Failure] = [_sample(job) for job in jobs]
     scored = iter(figures.score_block([s for s in samples if isinstance(s, Sample)]))
     made = [s if isinstance(s, Failure) else next(scored) for s in samples]
-    packed = iter(_packed([one for one in made if isinstance(one, Scored)]))
+    drawn = iter(replicates([one for one in made if isinstance(one, Scored)]))
     return [
         one
         if isinstance(one, Failure)
         else {
             "score": figures.as_record(one) | _of_simulation(job) | _fits(job, sample),
-            "replicates": next(packed),
+            "replicates": packed(next(drawn)),
         }
         for job, sample, one in zip(jobs, samples, made, strict=True)
     ]
@@ -299,19 +299,3 @@ def of_excerpts(expected: Mapping[str, Sequence[float | None]], shown: Shown) ->
     for place, row in zip(rows, found, strict=True):
         place[: len(row)] = np.array(row, np.float32)
     return rows
-
-
-def _packed(scored: Sequence[Scored]) -> list[dict[str, str]]:
-    """Each unit's figures under the summary's reweighted documents: 16-bit steps over -1 … 1, by figure."""
-    return [packed(of_unit) for of_unit in replicates(scored)]
-
-
-def packed(replicates: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
-    return {
-        name: base64.b64encode(np.rint(values * 32767).astype("<i2").tobytes()).decode()
-        for name, values in replicates.items()
-    }
-
-
-def unpacked(packed: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.frombuffer(base64.b64decode(values), "<i2") / 32767.0 for name, values in packed.items()}

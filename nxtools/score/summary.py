@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from nxtools.score.bootstrap import student
 from nxtools.score.correlation import correlation_of
 from nxtools.score.figures import Scored, parts, short
+from nxtools.score.replicates import DRAWS
 
 Floats = NDArray[np.float64]
 
 SUMMARISED = ("top_and_random", "random_only", "bottom_and_random", "pool", "all")
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
-DRAWS = 200
 _BANK = 1 << 18
 _TOGETHER = 64  # scores that are computed together: 64 x 6 x 200 doubles stay in the second-level cache
 

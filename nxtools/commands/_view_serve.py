@@ -13,6 +13,7 @@ from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
 
 if TYPE_CHECKING:
+    from nxtools.stream import Record
     from nxtools.view.serve import Server, Site
 
 PORT = 8428
@@ -55,8 +56,13 @@ def serve(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:
         raise UsageError("--serve writes no file", hint="leave --serve out to write one that opens anywhere")
     gc.set_threshold(200_000)  # lines are lists and dicts without a cycle among them
     progress = Progress(shared.command, "units", quiet=shared.quiet)
-    index = Index(names, keep_going=shared.keep_going, on_bad=shared.on_bad, each=progress.step)
+
+    def each(address: str, record: Record) -> None:
+        progress.step()
+
+    index = Index(names, keep_going=shared.keep_going, on_bad=shared.on_bad, each=each)
     site = Site(index, options["title"], complete=completing(shared))
+    site.warm_up()
     port = PORT if options["port"] is None else options["port"]
     with _listening(site, port, shared.command) as server:
         progress.say(f"{len(index.rows):,} units; Ctrl-C ends it")

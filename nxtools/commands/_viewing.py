@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from nxtools.commands._base import Shared
 
 if TYPE_CHECKING:
+    from nxtools.pattern.lexicon import Lexicon
     from nxtools.stream import Record
+    from nxtools.unit import Unit
 
 
 class Viewing:
@@ -37,8 +39,25 @@ class Viewing:
 
 def completing(shared: Shared) -> Callable[[Record], None]:
     """What runs a unit's patterns on its excerpts; the store has the embedding that `like` needs."""
-    from nxtools.commands._pools import Pools
     from nxtools.view.simulated import simulate_patterns
 
+    lexicon_of = lexicons(shared)
+    return lambda record: simulate_patterns(record, lexicon_of)
+
+
+def lexicons(shared: Shared) -> Callable[[Unit], Lexicon]:
+    """The texts and embedding of the tokens of a unit's subject: one for all units, whatever their layer."""
+    from nxtools.commands._pools import Pools
+
     pools = Pools(shared.command, shared.cache, shared.cache_mode, None)
-    return lambda record: simulate_patterns(record, pools.lexicon)
+    kept: dict[str, Lexicon] = {}
+
+    def lexicon(unit: Unit) -> Lexicon:
+        subject = unit.name.split(" ")[0]
+        if subject not in kept:
+            if pools.of(unit) is None:
+                return pools.lexicon(unit)
+            kept[subject] = pools.lexicon(unit)
+        return kept[subject]
+
+    return lexicon

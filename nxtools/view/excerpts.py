@@ -107,11 +107,11 @@ def peak_tokens(excerpts: Sequence[Record], sign: str) -> list[str]:
     """The tokens at which excerpts reach their extreme, most frequent first."""
     counts: dict[str, int] = defaultdict(int)
     for excerpt in excerpts:
-        pairs = zip(excerpt["activations"], excerpt["tokens"], strict=False)
-        known = [(value, token) for value, token in pairs if value is not None]
+        values = excerpt["activations"]
+        known = [value for value in values if value is not None]
         if known:
             lowest = sign == "-" or excerpt.get("pick") == "bottom"
-            counts[(min if lowest else max)(known, key=lambda pair: pair[0])[1]] += 1
+            counts[excerpt["tokens"][values.index((min if lowest else max)(known))]] += 1
     return sorted(counts, key=lambda token: -counts[token])[:PEAKS]
 
 

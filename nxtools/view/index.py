@@ -95,9 +95,13 @@ class Index:
         *,
         keep_going: bool = False,
         on_bad: Callable[[InputError], None] = lambda error: None,
-        each: Callable[[], None] = lambda: None,
+        each: Callable[[str, Record], None] = lambda address, record: None,
     ) -> None:
-        """InputError, with its line, for what is no unit; with `keep_going` it is skipped and counted."""
+        """each: told of every unit and its address.
+
+        InputError, with its line, for what is no unit; with `keep_going` it is skipped and counted.
+        """
+        self._each = each
         self.rows: list[Record] = []
         self.skipped = 0
         self._places: dict[str, Place] = {}
@@ -113,7 +117,6 @@ class Index:
                         raise
                     self.skipped += 1
                     on_bad(error)
-                each()
         self.overview = self._overview.data()
 
     def _add(self, line: bytes, place: Place) -> None:
@@ -124,6 +127,7 @@ class Index:
         address = self._addresses.of(record)
         self._places[address] = place
         self.rows.append({"address": address, **told})
+        self._each(address, record)
 
     def __getitem__(self, address: str) -> Record:
         """The unit line itself. KeyError for none; Changed."""

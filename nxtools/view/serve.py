@@ -6,6 +6,7 @@ gives its own name this address gets nothing), and knows no paths but its own.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -61,6 +62,12 @@ class Site:
         subjects = ", ".join(index.overview["facts"].get("subject", {})) or "nothing yet"
         self._start = b"".join(document(title or subjects, index.overview, [], served=True))
         self._rows = dump(index.rows)
+
+    def warm_up(self) -> None:
+        """Makes one page, so that whoever asks first need not wait for what all of them need."""
+        for row in self._index.rows[:1]:
+            with contextlib.suppress(Refused, NxError):
+                self._unit(row["address"])
 
     def get(self, path: str) -> tuple[str, bytes]:
         """Media type and bytes. Refused."""

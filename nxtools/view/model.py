@@ -14,7 +14,7 @@ from nxtools.view.excerpts import groups, peak_tokens, shown, token_means
 from nxtools.view.explained import current, explanations, gain
 from nxtools.view.scores import main_figure, plain, reason, scores
 
-LINES_OF_TEXT = 400  # of an explanation in a table
+TEXT = 2000  # characters of an explanation that a search looks at
 SETS_SHOWN = ("evidence", "validation", "held-out")
 
 
@@ -37,7 +37,7 @@ def row(record: Record) -> Record:
         "sign": sign_of(record),
         "state": state,
         "why": why,
-        "text": None if told is None or "error" in told else str(told.get("text", ""))[:LINES_OF_TEXT],
+        "text": None if told is None or "error" in told else str(told.get("text", ""))[:TEXT],
         "by": None if told is None else str(_object(told, "by").get("explainer", "unknown")),
         "scores": _main_scores(told or {}),
         "density": stats.get("active"),

@@ -1,6 +1,7 @@
 // The table of all units: search, filters, sorting, one screenful of rows at a time.
 
 const ROWS = 50;
+const LETTERS = 200; // of an explanation in the table: two lines
 const STATES = [
   ["", "all"],
   ["alive", "that fire"],
@@ -270,9 +271,11 @@ const withdraw = (selection, changed) =>
   );
 
 function said(row) {
-  if (row.text !== null) return explanationText(row.text, row.by);
+  if (row.text !== null) return explanationText(shortened(row.text), row.by);
   return el("span", { class: "missing" }, row.why ? `${row.state}: ${row.why}` : "not explained");
 }
+
+const shortened = (text) => (text.length > LETTERS ? `${text.slice(0, LETTERS)}…` : text);
 
 function scoreCell(score, row) {
   if (!score || score.value === null) {

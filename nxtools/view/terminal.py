@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from nxtools.stream import Record
 from nxtools.view.bars import Axis, histogram
-from nxtools.view.heat import DARK, LIGHT, Heat, Value
+from nxtools.view.heat import DARK, LIGHT, Heat
 from nxtools.view.sheet import Sheet, shortened
+from nxtools.view.terminal_excerpts import TOKENS, draw_excerpts, draw_simulations, draw_token_means
 from nxtools.view.visible import readable, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 LABEL = 18
-PICKS = {"top": "Top", "bottom": "Bottom", "spread": "Spread over strengths", "random": "Random"}
 EXCERPTS = 4  # of each kind
-ROWS = 2  # of an excerpt
 HISTOGRAM_ROWS = 4
-TOKENS = 10
 
 
 def drawn(page: Record, *, to_file: bool = False, light: bool = False, count: int | None = None) -> str:
@@ -56,9 +53,9 @@ class UnitSheet(Sheet):
             self._explanation(told, place)
         self._baselines()
         self._statistics()
-        self._excerpts()
-        self._simulations()
-        self._tokens()
+        draw_excerpts(self, self.page, self.count)
+        draw_simulations(self, self.page, self.count)
+        draw_token_means(self, self.page)
         self._effects()
         self._missing()
         self.print()
@@ -69,10 +66,8 @@ class UnitSheet(Sheet):
         unit, (state, why) = self.page["unit"], self.page["state"]
         about = [str(unit[key]) for key in ("subject", "site") if unit.get(key) not in (None, "")]
         about.append(f"sign {unit.get('sign', '+')}")
-        name, said = (
-            Text(f"Unit {readable(self.page['name'])}", "bold"),
-            Text(readable(" · ".join(about)), "dim"),
-        )
+        name = Text(f"Unit {readable(self.page['name'])}", "bold")
+        said = Text(readable(" · ".join(about)), "dim")
         self.print(("─" * self.width, "dim"))
         self.print(name, " " * max(2, self.width - name.cell_len - said.cell_len), said)
         if state:
@@ -81,7 +76,9 @@ class UnitSheet(Sheet):
     def _explanation(self, told: Record, place: int) -> None:
         by = told["by"]
         settings = [f"{key} {value}" for key, value in by["settings"].items()]
-        self.heading(f"Explanation by {readable(by['name'])}", *map(readable, settings))
+        count = len(self.page["explanations"])
+        number = f" {place + 1} of {count}" if count > 1 else ""
+        self.heading(f"Explanation{number} by {readable(by['name'])}", *map(readable, settings))
         if "error" in told:
             self.paragraph(f"failed: {told['error']}", "red")
         else:
@@ -95,11 +92,9 @@ class UnitSheet(Sheet):
             self._score(score)
 
     def _score(self, score: Record) -> None:
-        named = (
-            f"{readable(score['method'])}, by {readable(score['simulator'])}" if score["simulator"] else ""
-        )
+        by = f", by {score['simulator']}" if score["simulator"] else ""
         self.print()
-        self.print(("  " + (named or readable(score["method"])), "dim"))
+        self.print((readable(f"  {score['method']}{by}"), "dim"))
         if "error" in score:
             self.paragraph(f"failed: {score['error']}", "red")
         else:
@@ -185,83 +180,6 @@ class UnitSheet(Sheet):
         last = f"{found['edges'][-1]:.3g}"
         self.print("  ", (first + last.rjust(2 * len(shown) - len(first)), "dim"))
 
-    def _excerpts(self) -> None:
-        if not self.page["groups"]:
-            return
-        self.print()
-        self.print(("Excerpts", "bold"), "  ", self.heat.legend())
-        picks = dict.fromkeys(group["pick"] for group in self.page["groups"])
-        for pick in picks:
-            group = next(group for group in self.page["groups"] if group["pick"] == pick)
-            wanted = self.count if pick in ("top", "bottom") else max(1, self.count // 2)
-            shown = group["excerpts"][:wanted]
-            title = f"{PICKS.get(pick, readable(pick))}, {readable(group['set'])}"
-            self.print(("  " + title, "dim"), (f"  {len(shown)} of {len(group['excerpts'])}", "dim"))
-            for excerpt in shown:
-                self._excerpt(excerpt, pick)
-
-    def _excerpt(self, excerpt: Record, pick: str) -> None:
-        values = excerpt["activations"]
-        peak = self._peak(values, pick)
-        pieces = self.heat.pieces(excerpt["tokens"], values)
-        self.rows([(_short(values, peak), pieces)], peak, ROWS)
-
-    def _peak(self, values: Sequence[Value], pick: str) -> int:
-        """Where the side that is looked for is strongest."""
-        sign = "-" if pick == "bottom" else self.page["unit"].get("sign", "+")
-        height = {"+": 1, "-": -1}.get(sign)
-        known = [
-            (abs(v) if height is None else v * height, at) for at, v in enumerate(values) if v is not None
-        ]
-        return max(known, default=(0.0, 0))[1]
-
-    def _simulations(self) -> None:
-        for place, simulation in enumerate(self.page["simulations"]):
-            told = self.page["explanations"][simulation["explanation"]]
-            title = f"True and simulated by {readable(simulation['by']['name'])}"
-            if "failed" in simulation:
-                self.heading(title)
-                self.paragraph(f"failed: {simulation['failed']}", "red")
-                continue
-            found = list(self._simulated(str(place)))
-            if not found:
-                continue
-            change, how = _to_scale(told, simulation, self.heat.scale)
-            self.heading(title, *how)
-            for group, excerpt in found:
-                said = [None if v is None else change(v) for v in excerpt["simulated"][str(place)]]
-                count = min(len(said), len(excerpt["activations"]))
-                tokens, true, said = excerpt["tokens"][:count], excerpt["activations"][:count], said[:count]
-                peak, expected = self._peak(true, group["pick"]), self._peak(said, group["pick"])
-                parts = [
-                    (f"true {_short(true, peak)}", self.heat.pieces(tokens, true)),
-                    (f"sim. {_short(said, expected)}", self.heat.pieces(tokens, said)),
-                ]
-                self.print((f"  {readable(group['pick'])}, {readable(group['set'])}", "dim"))
-                self.rows(parts, peak, ROWS)
-
-    def _simulated(self, place: str) -> Iterator[tuple[Record, Record]]:
-        """A few excerpts of each group that were simulated."""
-        for group in self.page["groups"]:
-            found = [excerpt for excerpt in group["excerpts"] if excerpt["simulated"].get(place)]
-            yield from ((group, excerpt) for excerpt in found[: max(1, self.count // 2)])
-
-    def _tokens(self) -> None:
-        tokens = self.page["tokens"]
-        for side in ("highest", "lowest"):
-            if tokens[side]:
-                self.heading(
-                    f"Tokens of the {side} mean",
-                    f"in {tokens['excerpts']} evidence excerpts",
-                    "mean ± 95%, times seen",
-                )
-                self.columns(self._token(row) for row in tokens[side][:TOKENS])
-
-    def _token(self, row: Record) -> Text:
-        token = self.heat.drawn(self.heat.pieces([row["token"]], [row["mean"]]))
-        token.pad_right(max(0, 14 - token.cell_len))
-        return token.append(f" {row['mean']:6.3g} ±{row['margin']:.2g}").append(f", {row['n']}", "dim")
-
     def _effects(self) -> None:
         effects = self.page["effects"]
         for effect in effects if isinstance(effects, list) else []:
@@ -297,21 +215,6 @@ def _figures(page: Record) -> Iterator[float]:
         for score in entry["scores"]:
             for figure in score.get("figures", []):
                 yield from (value for value in (figure["value"], figure["low"]) if value is not None)
-
-
-def _to_scale(told: Record, simulation: Record, scale: float) -> tuple[Any, list[str]]:
-    """How simulated values become activations, and what is said about it."""
-    line = simulation["line"] or {}
-    slope, intercept = line.get("slope"), line.get("intercept")
-    if told["scale"] is not None or slope is None:
-        return float, []
-    how = f"brought to its scale by {slope:.3g}·x {intercept:+.3g}, fitted on {line['set']}"
-    return lambda value: slope * value + intercept, [how]
-
-
-def _short(values: Sequence[Value], place: int) -> str:
-    value = values[place] if values else None
-    return "–" if value is None else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _number(key: str, value: float) -> str:

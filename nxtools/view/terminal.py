@@ -12,8 +12,9 @@ from nxtools.stream import Record
 from nxtools.view.bars import Axis, histogram
 from nxtools.view.heat import DARK, LIGHT, Heat
 from nxtools.view.sheet import Sheet, shortened
-from nxtools.view.terminal_excerpts import TOKENS, draw_excerpts, draw_simulations, draw_token_means
-from nxtools.view.visible import readable, visible
+from nxtools.view.terminal_excerpts import draw_excerpts, draw_simulations, draw_token_means
+from nxtools.view.terminal_weights import draw_connections, draw_effects
+from nxtools.view.visible import readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,8 @@ class UnitSheet(Sheet):
         draw_excerpts(self, self.page, self.count)
         draw_simulations(self, self.page, self.count)
         draw_token_means(self, self.page)
-        self._effects()
+        draw_connections(self, self.page)
+        draw_effects(self, self.page)
         self._missing()
         self.print()
 
@@ -179,19 +181,6 @@ class UnitSheet(Sheet):
         )
         last = f"{found['edges'][-1]:.3g}"
         self.print("  ", (first + last.rjust(2 * len(shown) - len(first)), "dim"))
-
-    def _effects(self) -> None:
-        effects = self.page["effects"]
-        for effect in effects if isinstance(effects, list) else []:
-            self.heading(f"What silencing it does (by its {readable(str(effect.get('replaced_by', '?')))})")
-            for name in ("raises", "lowers"):
-                tokens = effect.get(name)
-                if isinstance(tokens, list) and tokens:
-                    said = "  ".join(
-                        f"{visible(str(t.get('token', '')))} {t.get('logit', 0):+.2g}"
-                        for t in tokens[:TOKENS]
-                    )
-                    self.paragraph(f"{name} {said}")
 
     def _missing(self) -> None:
         if self.page["missing"]:

@@ -20,7 +20,7 @@ from fault_server import PASSING, FaultServer, chat, plain
 
 from nxtools.assistant.asking import Asking, DryRun
 from nxtools.assistant.openai_api import OpenAIAssistant
-from nxtools.assistant.protocol import Completion, Message, Number, Slot, Slots
+from nxtools.assistant.protocol import Completion, Message, Number, Passage, Slot, Slots
 from nxtools.errors import ModelError, UsageError
 from nxtools.explain.assistant import Explainer, Explaining
 from nxtools.stage import Ask, Failure, Loop, Question
@@ -505,6 +505,38 @@ def test_where_digits_are_split_ten_is_written_and_read_as_nine(words: list[str]
     assert answer["top"] == top
     assert (answer["probabilities"][0][10] > 0) == (top == 10)
     assert sum(answer["probabilities"][0]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1])
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_passage_is_as_likely_as_the_echo_says_wherever_it_says_so(shift: int, bos: bool) -> None:
+    passage = Passage("Numbers follow.\n", "ab3\n10ba\n")
+    with FaultServer(completions(shift, bos=bos)) as server:
+        (answer,) = run(OpenAIAssistant("m", server.url), [passage])
+    read, expected = passage.before, []
+    for token in split(passage.text, WORDS):
+        expected.append(spread(read)[token])
+        read += token
+    assert answer["logprobs"] == pytest.approx(expected[1:], abs=1e-4)  # of all but the first
+
+
+def test_a_passage_of_which_a_token_is_not_listed_is_a_failure() -> None:
+    """Where the echo is shifted, only the likeliest tokens are: nothing is made of the others."""
+
+    def rare(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = completions(-1, bos=False)(path, body)
+        for row in answer["choices"][0]["logprobs"]["top_logprobs"]:
+            if row is not None and "rare" in body["prompt"]:
+                row.pop("b", None)
+        return answer
+
+    with FaultServer(rare) as server:
+        found, failed = run(
+            OpenAIAssistant("m", server.url), [Passage("a\n", "ab\n"), Passage("rare\n", "ab\n")]
+        )
+    assert len(found["logprobs"]) == 2
+    assert isinstance(failed, Failure) and failed.kind == "passages"
+    assert "--with-option logprobs=N" in failed.message
 
 
 def test_slots_without_an_echo_are_a_failure() -> None:

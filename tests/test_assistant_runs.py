@@ -26,7 +26,7 @@ from fault_server import PASSING, FaultServer, chat
 
 from nxtools.assistant.open import open_assistant
 from nxtools.assistant.openai_api import OpenAIAssistant
-from nxtools.assistant.protocol import Completion, Message, Number, Slot, Slots
+from nxtools.assistant.protocol import Completion, Message, Number, Passage, Slot, Slots
 from nxtools.stage import Ask, Question
 from nxtools.store import Store
 from nxtools.stream import dump
@@ -256,6 +256,17 @@ def test_the_servers_echo_says_what_the_engine_here_says(served: str, model: Pat
     assert far["top"] == near["top"] == 10
     np.testing.assert_allclose(far["mass"], near["mass"], rtol=0.01)
     np.testing.assert_allclose(far["probabilities"], near["probabilities"], atol=0.01)
+
+
+def test_the_server_finds_a_text_as_likely_as_the_engine_here(
+    served: str, model: Path, tmp_path: Path
+) -> None:
+    passages = [Passage(before, "cat\tdog and the cat") for before in ("Numbers.\n", "a\n")]
+    api = OpenAIAssistant("m", served, {"logprobs": EVERY})
+    here = open_assistant(f"llama:{model}", Store(tmp_path / "store"))
+    for far, near in zip(answers(api, passages), answers(here, passages), strict=True):
+        assert len(near["logprobs"]) > 5
+        np.testing.assert_allclose(far["logprobs"], near["logprobs"], atol=0.01)
 
 
 def test_the_server_writes_by_a_grammar_and_says_how_likely(served: str) -> None:

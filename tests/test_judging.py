@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 import pytest
 from assistants import Scripted, failing, run, said, unit
-from fault_server import FaultServer
+from fault_server import FaultServer, chat
 from gguf_model import CHAT, write_folder, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -455,6 +455,14 @@ def test_an_engine_that_cannot_say_so_ends_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="does not say how likely"):
         run(step, [line()], Store(tmp_path))
+
+
+def test_an_api_that_does_not_echo_ends_the_run_with_status_4(run: Any) -> None:
+    with FaultServer(answer=lambda path, body: chat("Hello.")) as server:
+        words = ("nx-score", "--method", "surprisal", "--simulator", "openai:any", "--base-url", server.url)
+        ran = run(*words, stdin=explained(1))
+    assert ran.returncode == 4
+    assert b"does not say how likely a given text is" in ran.stderr
 
 
 # Embedding

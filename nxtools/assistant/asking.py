@@ -10,6 +10,7 @@ from nxtools.assistant.protocol import Assistant, Completion, Embedding, Number,
 from nxtools.stage import Answered, Engine, Failure, LocalEngine, Pull, Question
 
 VERSION = 2  # of the questions: raise it when an engine would answer differently
+ABILITIES = 3  # version of the question what an engine can do
 CHARACTERS_PER_TOKEN = 4  # about, in English
 
 
@@ -78,7 +79,7 @@ class Asking:
     def has(self, ability: str) -> Question:
         """Answered by true or false. A question like any other: a second run need not try it out again."""
         fields = {"assistant": self.identity, "ability": ability}
-        return Question("assistant.has", VERSION, fields, self._abilities, ability, kind="ability")
+        return Question("assistant.has", ABILITIES, fields, self._abilities, ability, kind="ability")
 
 
 def _field(piece: Piece) -> Any:

@@ -17,11 +17,14 @@ from nxtools.assistant.openai_server import PASSING, Server, Unanswered
 from nxtools.assistant.openai_wire import (
     Echo,
     Malformed,
+    Unlisted,
     echo_request,
+    passage_request,
     probe_requests,
     read_completions,
     read_echo,
     read_embedding,
+    read_passage,
     read_probe,
     request,
 )
@@ -112,11 +115,13 @@ class OpenAIAssistant:
     def has(self, ability: str) -> bool:
         """Tries it out with one or two short calls, the first time.
 
-        "slots": the completions endpoint echoes prompts with log-probabilities, which stand where they should
-        (the distribution behind a prefix is the one that completing the prefix gives).
+        "slots", "passages": the completions endpoint echoes prompts with log-probabilities, which stand where
+        they should (the distribution behind a prefix is the one that completing the prefix gives).
         """
         if ability == "chat":
             return self.chat
+        if ability == "passages":
+            ability = "slots"
         if ability not in ("slots", "logprobs", "grammar", "schema", "embeddings"):
             return False
         if ability not in self._abilities:
@@ -192,13 +197,17 @@ class OpenAIAssistant:
 
     def _answers(self, payload: Completion | Slots | Passage | Embedding, draws: int) -> list[Answer]:
         """As many answers as draws, or fewer where the server does not give so many at once."""
-        if isinstance(payload, Passage):
-            raise Unanswered("passages", "log-probabilities of a given text come from llama: and hf:")
         for _ in range(WHOLE_TRIES):
             try:
                 if isinstance(payload, Embedding):
                     data = self._embedded(payload)
                     answers = [read_embedding(data)]
+                elif isinstance(payload, Passage):
+                    echo = self._echoing()
+                    path, body = passage_request(self.model, payload)
+                    answers = [
+                        read_passage(data := self._server.send(path, body | self.extra), payload, echo)
+                    ]
                 elif isinstance(payload, Slots):
                     echo = self._echoing()
                     path, body, places = echo_request(self.model, payload, echo.top)
@@ -210,6 +219,9 @@ class OpenAIAssistant:
             except Malformed as error:
                 malformed = error
                 continue
+            except Unlisted as error:
+                hint = "--with-option logprobs=N asks for more alternatives"
+                raise Unanswered("passages", f"{error} ({hint})") from error
             self._count(data)
             return answers
         raise Unanswered("malformed", self._server.safe(str(malformed)))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nxtools.assistant.chat import without_system
-from nxtools.assistant.protocol import NUMBERS, Completion, Message, Number, Piece, Slot, Slots
+from nxtools.assistant.protocol import NUMBERS, Completion, Message, Number, Passage, Piece, Slot, Slots
+from nxtools.assistant.slots import passage
 from nxtools.assistant.vectors import packed
 
 ALTERNATIVES = 20  # log-probabilities per position; OpenAI and vLLM give no more
@@ -20,6 +21,10 @@ Body = dict[str, Any]
 
 class Malformed(Exception):
     """An answer that did not come whole, or is not what was asked for."""
+
+
+class Unlisted(Exception):
+    """An answer without a log-probability that is needed."""
 
 
 def request(model: str, payload: Completion, *, chat: bool, draws: int = 1) -> tuple[str, Body]:
@@ -224,6 +229,31 @@ def read_echo(data: Mapping[str, Any], text: str, places: Sequence[int], echo: E
         rows.append(row)
         masses.append(mass)
     return {"probabilities": rows, "mass": masses, "top": echo.top}
+
+
+def passage_request(model: str, payload: Passage) -> tuple[str, Body]:
+    return "/completions", _echoed(model, payload.before + payload.text)
+
+
+def read_passage(data: Mapping[str, Any], payload: Passage, echo: Echo) -> Body:
+    """The answer to a Passage: of all tokens that begin behind the text's first character.
+
+    Raises Malformed when the echo is another text, Unlisted when it lacks the log-probability of a token,
+    which it may where they stand shifted: only the likeliest are then to be had.
+    """
+    tokens = _logprobs(_choices(data, 1)[0].get("logprobs"))
+    whole = payload.before + payload.text
+    begins = _begins([token["text"] for token in tokens], whole)
+    if not begins:
+        raise Malformed("the echo is not the text that was sent")
+    found = []
+    for place, at in sorted(begins.items()):
+        if len(payload.before) < place < len(whole):
+            row = tokens[at + echo.shift]["logprobs"] if 0 <= at + echo.shift < len(tokens) else {}
+            if tokens[at]["text"] not in row:
+                raise Unlisted("the echo does not say how likely every token is")
+            found.append(row[tokens[at]["text"]])
+    return passage(found)
 
 
 def numbers_of(logprobs: Mapping[str, float], top: int) -> tuple[list[float], float]:

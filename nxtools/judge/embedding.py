@@ -6,42 +6,29 @@ The excerpt's score is the cosine; AUROC says how often an active excerpt is nea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from nxtools.assistant.asking import Asking
-from nxtools.assistant.prompts import Prompt, read_prompt
 from nxtools.assistant.protocol import Embedding
 from nxtools.assistant.vectors import cosine
-from nxtools.errors import ModelError
 from nxtools.judge.asked import Answered
 from nxtools.judge.choosing import Chosen, Item
-from nxtools.judge.judge import PROMPTS, Asked, Said
+from nxtools.judge.judge import Asked, Said
+from nxtools.judge.measuring import Measuring
 from nxtools.records import Failure
 from nxtools.stream import Record
 
 
-class Nearness:
+class Nearness(Measuring):
     """Compares by one assistant's embeddings. Raises ModelError for one that has none."""
 
-    def __init__(self, asking: Asking, prompt: Path | None = None) -> None:
-        self.asking = asking
-        self.prompt: Prompt = read_prompt(prompt or PROMPTS / "embedding.toml")
-
-    def by(self) -> Record:
-        return {
-            "simulator": self.asking.name,
-            "model": self.asking.identity,
-            "prompt": self.prompt.described(),
-        }
+    prompt_file = "embedding.toml"
+    ability = "embeddings"
+    lacking = "has no embeddings"
+    others = "--simulator openai:text-embedding-3-small"
 
     def judge(self, chosen: Chosen, explanation: Record, passes: Sequence[Sequence[Item]]) -> Asked:
-        (able,) = yield [self.asking.has("embeddings")]
-        if able is False:
-            hint = "--simulator openai:text-embedding-3-small"
-            raise ModelError("has no embeddings", where=self.asking.name, hint=hint)
         items = [item for one in passes for item in one]
-        if isinstance(able, Failure) and able.kind != "dry-run":
-            return [able for _ in items]
+        if failed := (yield from self.hindrance()):
+            return [failed for _ in items]
         texts = [self.prompt.fill("query", explanation=str(explanation["text"]))]
         texts += [self.prompt.fill("excerpt", text="".join(chosen.tokens(item.row))) for item in items]
         query, *others = yield [self.asking.embedding(Embedding(text), "judgement") for text in texts]

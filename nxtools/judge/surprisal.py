@@ -9,42 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from nxtools.assistant.asking import Asking
-from nxtools.assistant.prompts import Prompt, read_prompt
 from nxtools.assistant.protocol import Passage
-from nxtools.errors import ModelError
 from nxtools.judge.asked import Answered
 from nxtools.judge.choosing import Chosen, Item
-from nxtools.judge.judge import PROMPTS, Asked, Said
+from nxtools.judge.judge import Asked, Said
+from nxtools.judge.measuring import Measuring
 from nxtools.records import Failure
 from nxtools.stream import Record
 
 
-class Surprisal:
+class Surprisal(Measuring):
     """Measures what explanations are worth to one assistant. Raises ModelError for one that cannot say."""
 
-    def __init__(self, asking: Asking, prompt: Path | None = None) -> None:
-        self.asking = asking
-        self.prompt: Prompt = read_prompt(prompt or PROMPTS / "surprisal.toml")
-
-    def by(self) -> Record:
-        return {
-            "simulator": self.asking.name,
-            "model": self.asking.identity,
-            "prompt": self.prompt.described(),
-        }
+    prompt_file = "surprisal.toml"
+    ability = "passages"
+    lacking = "does not say how likely a given text is"
+    others = "llama:FILE.gguf and hf:MODEL do, and APIs that echo prompts with log-probabilities"
 
     def judge(self, chosen: Chosen, explanation: Record, passes: Sequence[Sequence[Item]]) -> Asked:
-        (able,) = yield [self.asking.has("passages")]
-        if able is False:
-            hint = "llama:FILE.gguf and hf:MODEL do"
-            raise ModelError("does not say how likely a given text is", where=self.asking.name, hint=hint)
         items = [item for one in passes for item in one]
-        if isinstance(able, Failure) and able.kind != "dry-run":
-            return [able for _ in items]
+        if failed := (yield from self.hindrance()):
+            return [failed for _ in items]
         fronts = [
             self.prompt.fill("with", explanation=str(explanation["text"])),
             self.prompt.fill("without"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, family
+from nxtools.commands._view_texts import Answers, asking, tell_left_out, watching
 from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
 
@@ -57,21 +58,39 @@ def serve(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:
     gc.set_threshold(200_000)  # lines are lists and dicts without a cycle among them
     progress = Progress(shared.command, "units", quiet=shared.quiet)
 
+    watch = watching(options)
+
     def each(address: str, record: Record) -> None:
+        watch.add(address, record)
         progress.step()
 
     index = Index(names, keep_going=shared.keep_going, on_bad=shared.on_bad, each=each)
-    site = Site(index, options["title"], complete=completing(shared))
-    site.warm_up()
+    tell_left_out(shared, watch)
+    with asking(shared, options) as asked:
+        answers = Answers(asked, watch, index.__getitem__).by_name()
+        given = list(asked.texts(watch, options["texts"]))
+        site = Site(
+            index,
+            options["title"],
+            complete=completing(shared),
+            parts={"texts": lambda: given},
+            answers=answers,
+        )
+        site.warm_up()
+        progress.say(f"{len(index.rows):,} units; Ctrl-C ends it")
+        _serve(shared, site, options, progress)
+    return shared.status(Counts(skipped=index.skipped))
+
+
+def _serve(shared: Shared, site: Site, options: dict[str, Any], progress: Progress) -> None:
+    """Until Ctrl-C."""
     port = PORT if options["port"] is None else options["port"]
     with _listening(site, port, shared.command) as server:
-        progress.say(f"{len(index.rows):,} units; Ctrl-C ends it")
         _announce(server.url)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             progress.say("ended")
-    return shared.status(Counts(skipped=index.skipped))
 
 
 def _listening(site: Site, port: int, command: str) -> Server:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, engine_or_offline, family
-from nxtools.errors import InputError, UsageError
+from nxtools.commands._viewing import lexicons
+from nxtools.errors import InputError, NxError, UsageError
 from nxtools.progress import warn
 
 if TYPE_CHECKING:
@@ -72,15 +73,12 @@ class Asking:
         self._store = store
         self._speller = engine_or_offline(shared, "view", speller(options, store, "view"))
         self._reader = engine_or_offline(shared, "view", reader(options, store, "view"))
-        self._lexicon = _lexicons(shared)
+        self._lexicon = lexicons(shared)
 
     def texts(self, watch: Watch, texts: Sequence[str]) -> Iterator[Record]:
         """What each does to the units, in order."""
-        found = self._run(({"text": text} for text in texts), self._step_of(watch))
-        yield from found
-
-    def _step_of(self, watch: Watch) -> Callable[[Record], Step]:
-        return lambda record: watch.step(record, self._speller, self._reader)
+        records = ({"text": text} for text in texts)
+        yield from self._run(records, lambda record: watch.step(record, self._speller, self._reader))
 
     def tried(self, record: Record, address: str, sentences: Sequence[str]) -> Record:
         """What a unit does on sentences."""
@@ -96,12 +94,6 @@ class Asking:
         from nxtools.stage import Loop
 
         return Loop(records, step, self._store)
-
-
-def _lexicons(shared: Shared) -> Any:
-    from nxtools.commands._pools import Pools
-
-    return Pools(shared.command, shared.cache, shared.cache_mode, None).lexicon
 
 
 @contextmanager
@@ -136,16 +128,74 @@ def _texts(
     from nxtools.folded import folded
     from nxtools.records import check_unit
     from nxtools.view.report import Addresses
-    from nxtools.view.texts import Watch
 
-    watch, addresses = Watch(options["each"] or EACH), Addresses()
+    watch, addresses = watching(options), Addresses()
     reader = shared.reader(check_unit, folded)
     for record in reader:
         watch.add(addresses.of(record), record)
     counts.skipped += reader.skipped
-    if watch.left_out:
-        warn(f"{shared.command}: {watch.left_out:,} units of another subject or run are left out")
+    tell_left_out(shared, watch)
     yield from asked.texts(watch, options["texts"])
+
+
+def watching(options: dict[str, Any]) -> Watch:
+    from nxtools.view.texts import Watch
+
+    return Watch(options["each"] or EACH)
+
+
+def tell_left_out(shared: Shared, watch: Watch) -> None:
+    if watch.left_out:
+        warn(f"{shared.command}: {watch.left_out:,} units of another subject or run are left out of texts")
+
+
+def texts_for_report(shared: Shared, watch: Watch, options: dict[str, Any]) -> list[Record]:
+    """What stands on the page of texts."""
+    tell_left_out(shared, watch)
+    with asking(shared, options) as asked:
+        return list(asked.texts(watch, options["texts"]))
+
+
+class Answers:
+    """What a server says to texts that somebody types; the subject is loaded at the first one."""
+
+    def __init__(self, asked: Asking, watch: Watch, unit: Callable[[str], Record]) -> None:
+        """unit: the line at an address, or KeyError."""
+        self._asked, self._watch, self._unit = asked, watch, unit
+
+    def by_name(self) -> dict[str, Callable[[Any], Record]]:
+        return {"text": self._text, "try": self._try}
+
+    def _text(self, question: Any) -> Record:
+        (text,) = _strings(question, "text")
+        try:
+            (found,) = self._asked.texts(self._watch, [text])
+        except NxError as error:
+            return {"text": text, **_failed(error)}
+        return found
+
+    def _try(self, question: Any) -> Record:
+        address, text = _strings(question, "address", "text")
+        sentences = [line for line in text.splitlines() if line.strip()]
+        try:
+            return self._asked.tried(self._unit(address), address, sentences)
+        except KeyError:
+            return _failed(InputError(f"there is no unit {address}"))
+        except NxError as error:
+            return _failed(error)
+
+
+def _strings(question: Any, *names: str) -> list[str]:
+    """InputError where one is not there, or empty."""
+    given = question if isinstance(question, dict) else {}
+    found = [value for name in names if isinstance(value := given.get(name), str) and value.strip()]
+    if len(found) < len(names):
+        raise InputError(f"a question has {' and '.join(names)}")
+    return found
+
+
+def _failed(error: NxError) -> Record:
+    return {"error": {"stage": "view", "kind": "failed", "message": str(error)}}
 
 
 def _tried(

@@ -10,7 +10,13 @@ from nxtools.commands._base import Shared, command, inputs_argument, shared_opti
 from nxtools.commands._reports import inputs_or_help
 from nxtools.commands._view_serve import asked_to_serve, serve, serve_options
 from nxtools.commands._view_terminal import asked_for, show, terminal_options
-from nxtools.commands._view_texts import asked_about_texts, show_texts, text_options
+from nxtools.commands._view_texts import (
+    asked_about_texts,
+    show_texts,
+    text_options,
+    texts_for_report,
+    watching,
+)
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts
@@ -62,13 +68,15 @@ def _report(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.view.report import Report
 
     progress = Progress(shared.command, "units", quiet=shared.quiet)
-    report, units = Report(options["title"]), Viewing(shared)
+    report, units, watch = Report(options["title"]), Viewing(shared), watching(options)
     for record in units:
-        report.add(record)
+        watch.add(report.add(record), record)
         progress.step()
+    texts = texts_for_report(shared, watch, options) if options["texts"] else []
+    report.put("texts", texts)
     with Writer(shared.output) as out:
         for piece in report.pieces():
             out.write_line(piece)
     progress.say(report.described())
-    counts: Counts = Counts(skipped=units.skipped)
+    counts: Counts = Counts(skipped=units.skipped, failed=sum("error" in text for text in texts))
     return shared.status(counts)

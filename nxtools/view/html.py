@@ -18,7 +18,17 @@ from nxtools.stream import Record, dump
 
 # In the order in which they are run.
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
-SCRIPTS = ("base.js", "source.js", "heat.js", "charts.js", "table.js", "start.js", "unit.js", "main.js")
+SCRIPTS = (
+    "base.js",
+    "source.js",
+    "heat.js",
+    "charts.js",
+    "table.js",
+    "start.js",
+    "unit.js",
+    "text.js",
+    "main.js",
+)
 _HERE = files("nxtools.view")
 # What would end a script element or, in old engines, a line of a script.
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

@@ -39,13 +39,19 @@ class Report:
         self._title = title
         self._overview, self._packer, self._addresses = Overview(), Packer(), Addresses()
         self._rows: list[Record] = []
+        self._others: dict[str, object] = {}
 
-    def add(self, record: Record) -> None:
-        """InputError when something on the line cannot be read."""
+    def put(self, name: str, data: object) -> None:
+        """What else the page has, by name: it asks for `part(name)`."""
+        self._others[name] = data
+
+    def add(self, record: Record) -> str:
+        """Returns the unit's address. InputError when something on the line cannot be read."""
         self._overview.add(record)
         address = self._addresses.of(record)
         chunk = self._packer.add(address, page(record))
         self._rows.append({"address": address, "chunk": chunk, **row(record)})
+        return address
 
     def pieces(self) -> Iterator[bytes]:
         overview = self._overview.data()
@@ -56,6 +62,8 @@ class Report:
         yield "rows", compressed(self._rows)
         for number, chunk in enumerate(self._packer.finished()):
             yield f"units-{number}", chunk
+        for name, data in self._others.items():
+            yield name, compressed(data)
 
     def described(self) -> str:
         return f"{len(self._rows):,} units"

@@ -18,7 +18,7 @@ from nxtools.stage import Engine, Question, Step
 from nxtools.stream import Record
 from nxtools.subject.asked import SPELLING_VERSION, VERSION, LayerReading, Spelling
 from nxtools.view.explained import current
-from nxtools.view.scores import main_figure, scores
+from nxtools.view.scores import author, main_figure, scores
 
 STAGE = "view"
 Floats = NDArray[np.float32]
@@ -68,6 +68,7 @@ class Watched:
     above: float
     below: float
     text: str | None
+    by: str
     score: Record | None
 
     @property
@@ -91,9 +92,9 @@ class Watched:
         score = figure and {name: figure[name] for name in ("name", "value", "low", "high")}
         unit = record["unit"]
         name, sign = unit_name(record), sign_of(record)
-        return cls(
-            address, name, unit["layer"], unit["index"], sign, above or below, below or above, text, score
-        )
+        by = author((told or {}).get("by"))["name"]
+        sides = above or below, below or above
+        return cls(address, name, unit["layer"], unit["index"], sign, *sides, text, by, score)
 
 
 class Watch:
@@ -167,8 +168,8 @@ class Watch:
     def _listed(self, units: list[Watched], values: Floats) -> Record:
         """values: (units, tokens), NaN where left out.
 
-        Each of `units`: `address`, `name`, `text`, `score`, `max` (the activation that is a share of 1), and
-        by token its `values` and `shares`.
+        Each of `units`: `address`, `name`, `sign`, `text`, `by`, `score`, `max` (the activation that is a share
+        of 1), and by token its `values` and `shares`.
         """
         shares = np.stack([share(one, row) for one, row in zip(units, values, strict=True)] or [values])
         strength = np.nan_to_num(
@@ -185,6 +186,7 @@ class Watch:
                     "name": units[unit].name,
                     "sign": units[unit].sign,
                     "text": units[unit].text,
+                    "by": units[unit].by,
                     "score": units[unit].score,
                     "max": short(units[unit].strongest),
                     "values": [short(value) for value in values[unit]],

@@ -28,8 +28,8 @@ def trying(
 ) -> Step:
     """What a unit line's unit does on some sentences, or an `error`.
 
-    `unit`: `address`, `name`, `sign`, `text` and `score` of its explanation, `max` (the activation that is a
-    share of 1); `sentences`: of each `text`, `tokens`, `ids`, `values`, `shares`, and `expected`, what the
+    `unit`: `address`, `name`, `sign`, `text`, `by` and `score` of its explanation, `max` (the activation that is
+    a share of 1); `sentences`: of each `text`, `tokens`, `ids`, `values`, `shares`, and `expected`, what the
     explanation says, if it can be run; else `unsaid` says why it cannot.
     """
     ran, watched = Ran.of(record), Watched.of(address, record)
@@ -69,7 +69,7 @@ def trying(
         )
     unsaid = _simulate(record, watched, found, lexicon_of)
     unit: Record = {"address": address, "name": watched.name, "sign": watched.sign, "text": watched.text}
-    unit |= {"score": watched.score, "max": short(watched.strongest)}
+    unit |= {"by": watched.by, "score": watched.score, "max": short(watched.strongest)}
     return {"unit": unit, "sentences": found, **({"unsaid": unsaid} if unsaid else {})}
 
 

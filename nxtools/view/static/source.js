@@ -1,7 +1,8 @@
 // Where data comes from: blocks of this file, or the server that sent it. The rest of the page cannot tell.
 //
 // source.overview: what the start page shows; source.rows(): one of `row` for each unit, with its `address`;
-// source.page(row): all of a unit; source.part(name): what else there is by name, null if it is not there.
+// source.page(row): all of a unit; source.part(name): what else there is by name, null if it is not there;
+// source.ask(name, question): what a server says to it, and no function where there is none.
 
 const source = document.body.hasAttribute("data-served") ? served() : embedded();
 source.overview = JSON.parse(document.getElementById("overview").textContent);
@@ -24,8 +25,8 @@ function embedded() {
 }
 
 function served() {
-  const asked = async (path) => {
-    const answer = await fetch(path, { headers: { accept: "application/json" } });
+  const asked = async (path, how = {}) => {
+    const answer = await fetch(path, { ...how, headers: { accept: "application/json", "content-type": "application/json" } });
     if (answer.status === 404) return null;
     if (!answer.ok) throw new Error(`the server says ${answer.status} ${await answer.text()}`);
     return answer.json();
@@ -33,6 +34,7 @@ function served() {
   return {
     rows: once(() => asked("rows")),
     part: (name) => asked(`parts/${encodeURIComponent(name)}`),
+    ask: (name, question) => asked(`answers/${encodeURIComponent(name)}`, { method: "POST", body: JSON.stringify(question) }),
     page: remembered(64, (row) => asked(`units/${encodeURIComponent(row.address)}`), (row) => row.address),
   };
 }

@@ -20,7 +20,7 @@ async function unitPage(address) {
     el(
       "div",
       { class: "columns" },
-      el("div", { class: "wide" }, explanationSection(page, told), revisionSection(page, told), excerptSection(page)),
+      el("div", { class: "wide" }, explanationSection(page, told), revisionSection(page, told), excerptSection(page), trySection(row)),
       el(
         "div",
         { class: "narrow" },

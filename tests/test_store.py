@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from nxtools.commands.cache import main as nx_cache_command
 from nxtools.errors import InputError
-from nxtools.store import MissingBlob, Store, default_path, file_digest, question_digest
-from nxtools.store import core as store_core
+from nxtools.store import MissingBlob, Store, default_path, file_digest, question_digest, rows, upkeep
 from nxtools.store.upkeep import clear, collect, sizes, verify
 
 Warnings = list[str]
@@ -444,7 +443,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.days = 20_000.0
-        for module in (store_core, __import__("nxtools.store.upkeep", fromlist=["now"])):
+        for module in (rows, upkeep):
             monkeypatch.setattr(module, "now", lambda: int(self.days * 86_400_000))
 
 

@@ -219,13 +219,13 @@ def test_what_another_process_has_mended_is_not_forgotten(
     for _, path in make().files.walk():
         path.unlink()
     store = make()
-    forget = store._forget
+    forget = store._finding.forget
 
     def forget_late(find: str, digests: list[str]) -> None:
         make().put(ask(1), data, kind="test")
         forget(find, digests)
 
-    monkeypatch.setattr(store, "_forget", forget_late)
+    monkeypatch.setattr(store._finding, "forget", forget_late)
     assert store.get(ask(1)) is None
     assert make().get(ask(1)) == data
 

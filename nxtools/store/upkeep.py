@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from nxtools.store.core import Store, now
+from nxtools.store.core import Store
 from nxtools.store.database import Unusable, reason
 from nxtools.store.errors import MissingBlob, StoreError
 from nxtools.store.inline import unpack
 from nxtools.store.rebuild import rebuild
+from nxtools.store.rows import now
 
 _PAGE = 500  # blobs in one transaction
 _DAY = 86_400_000  # milliseconds

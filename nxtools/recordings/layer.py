@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ class Layer:
 
     `sign`; `units` N; `tokens` (sets,); `powers` (4, sets, N) sums; `maximum`, `minimum` (sets, N);
     `nonfinite` (N,); `histogram[side]` (sets, N, BINS); `lists[side]` Entries by set * N + unit; `spread`
-    Entries by that times `strata` plus the stratum, drawn from `drawn_from` excerpts of each; `pool`.
+    Entries by that times `strata` plus the stratum, drawn from `drawn_from` excerpts of each; `pool`. What is
+    not sums or extremes is merged when it is looked at.
     Raises InputError (MissingBlob) where a blob is gone.
     """
 
@@ -143,19 +145,37 @@ class Layer:
             if "minimum" in self._sources[0]
             else None
         )
-        keep = lines[0]["keep"]
-        sides = ("top", "bottom") if self.minimum is not None else ("top",)
-        self.histogram = {
-            side: self._sum(f"{side}.histogram").reshape(len(SETS), self.units, BINS) for side in sides
-        }
-        self.strata = BINS * len(sides)
-        self.drawn_from = self._sum("spread.histogram")
-        self.lists = {side: self._merged(side, keep[0]) for side in sides}
-        self.spread = self._merged("spread", keep[1], corpus.gather("priority"))
+        self._keep = lines[0]["keep"]
+        self._sides = ("top", "bottom") if self.minimum is not None else ("top",)
+        self.strata = BINS * len(self._sides)
+        self._open_blob = open_blob
         self.pool_blobs = [blob for line in lines for blob in line["pool"]]
-        self._pool_parts = [unpack(open_blob(blob))[0] for blob in self.pool_blobs]
-        offsets = [o for line, o in zip(lines, self._offsets, strict=True) for _ in line["pool"]]
-        self.pool = self._pool_places(offsets)
+        self._pool_offsets = [o for line, o in zip(lines, self._offsets, strict=True) for _ in line["pool"]]
+
+    @cached_property
+    def histogram(self) -> dict[str, NDArray[np.int64]]:
+        shape = (len(SETS), self.units, BINS)
+        return {side: self._sum(f"{side}.histogram").reshape(shape) for side in self._sides}
+
+    @cached_property
+    def drawn_from(self) -> NDArray[np.int64]:
+        return self._sum("spread.histogram")
+
+    @cached_property
+    def lists(self) -> dict[str, Entries]:
+        return {side: self._merged(side, self._keep[0]) for side in self._sides}
+
+    @cached_property
+    def spread(self) -> Entries:
+        return self._merged("spread", self._keep[1], self.corpus.gather("priority"))
+
+    @cached_property
+    def _pool_parts(self) -> list[Arrays]:
+        return [unpack(self._open_blob(blob))[0] for blob in self.pool_blobs]
+
+    @cached_property
+    def pool(self) -> PoolPlaces:
+        return self._pool_places(self._pool_offsets)
 
     def _sum(self, name: str) -> NDArray[Any]:
         total = self._sources[0][name].astype(np.float64 if name == "powers" else np.int64)

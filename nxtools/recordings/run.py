@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,14 @@ from nxtools.recordings.deal_paper import deal_paper
 from nxtools.recordings.layer import Corpus, Layer, OpenBlob
 from nxtools.recordings.lines import Printed, UnitLines
 from nxtools.recordings.pool import pack_places, pack_tokens
-from nxtools.recordings.statistics import is_constant, statistics
+from nxtools.recordings.statistics import is_constant, statistics, values
 from nxtools.recordings.table import pack_table
 from nxtools.records import VERSION, Failure, check_recording, field
 from nxtools.stream import Record, dump
 from nxtools.subject.excerpts import Plan
 
 PutBlob = Callable[[bytes], str]
+Place = tuple[int, int]  # layer and index of a unit
 
 AGAIN = "run nx-record again; finished shards are in the store"
 
@@ -95,10 +96,19 @@ class Run:
         names: list[str] = orjson.loads(bytes(self._open(self._first["vocabulary"])))
         return names
 
-    def units(self, wanted: dict[str, Counts], *, paper: bool) -> Iterator[bytes]:
+    def values(self, name: str) -> Iterator[tuple[Place, float | None]]:
+        """One of the statistics' NAMES for every unit that would be written: (layer, index) and number."""
+        for number, lines in sorted(self._by_layer.items()):
+            layer = self._layer(lines)[0]
+            of_all = values(layer, name)
+            yield from (((number, unit), of_all[unit]) for unit in _asked(layer, lines).tolist())
+
+    def units(
+        self, wanted: dict[str, Counts], *, paper: bool, only: Collection[Place] | None = None
+    ) -> Iterator[bytes]:
         """Unit lines, by layer and index; one layer is in memory at a time.
 
-        Raises UsageError when more top excerpts are wanted than were recorded.
+        only: these and no others. Raises UsageError when more top excerpts are wanted than were recorded.
         """
         kept = self._first["keep"][0]
         most = max(max(counts.top, counts.bottom or 0) for counts in wanted.values())
@@ -108,11 +118,11 @@ class Run:
                 hint=f"nx-record --top {needed}",
             )
         for number, lines in sorted(self._by_layer.items()):
-            yield from self._units_of(number, lines, wanted, paper)
+            mine = None if only is None else [unit for layer, unit in only if layer == number]
+            if mine != []:
+                yield from self._units_of(number, lines, wanted, paper, mine)
 
-    def _units_of(
-        self, number: int, lines: list[Record], wanted: dict[str, Counts], paper: bool
-    ) -> Iterator[bytes]:
+    def _layer(self, lines: list[Record]) -> tuple[Layer, Printed]:
         plans = list(dict.fromkeys(line["plan"] for line in lines))
         for digest in plans:
             if digest not in self._plans:
@@ -121,8 +131,19 @@ class Run:
             corpus = Corpus([self._plans[digest] for digest in plans])
             self._printed = plans, Printed(corpus, self._vocabulary)
         printed = self._printed[1]
+        places = {digest: place for place, digest in enumerate(plans)}
+        return Layer(lines, printed.corpus, places, self._open), printed
+
+    def _units_of(
+        self,
+        number: int,
+        lines: list[Record],
+        wanted: dict[str, Counts],
+        paper: bool,
+        only: list[int] | None,
+    ) -> Iterator[bytes]:
+        layer, printed = self._layer(lines)
         corpus = printed.corpus
-        layer = Layer(lines, corpus, {digest: place for place, digest in enumerate(plans)}, self._open)
         hand = deal_paper(layer) if paper else deal(layer, wanted)
         self.near_duplicates += int(hand.dropped.sum())
         self.repeated = max(self.repeated, int((~corpus.alive).sum()))
@@ -130,28 +151,29 @@ class Run:
         pool = None if paper or not len(layer.pool.excerpt) else self._pool(layer)
         stats, constant = statistics(layer), is_constant(layer)
         recorded = _recorded(lines)
-        for unit, excerpts in UnitLines(layer, printed).excerpts(hand, _asked(layer, lines)):
-            yield dump(
-                {
-                    "kind": "unit",
-                    "v": VERSION,
-                    "unit": {
-                        "subject": self._first["subject"]["name"],
-                        "fingerprint": self._first["subject"]["fingerprint"],
-                        "site": self._first["site"],
-                        "layer": number,
-                        "index": unit,
-                        "sign": layer.sign,
-                    },
-                    **_marks(layer, unit, constant=bool(constant[unit])),
-                    **({"protocol": "paper"} if paper else {}),
-                    **({"recorded": recorded} if recorded else {}),
-                    "stats": stats[unit],
-                    **({"pool": {"blob": pool, "column": unit}} if pool else {}),
-                    **({"tables": _in_column(tables, unit)} if tables else {}),
-                    "excerpts": excerpts,
-                }
-            )
+        asked = _asked(layer, lines)
+        asked = asked if only is None else np.intersect1d(asked, only)
+        for unit, excerpts in UnitLines(layer, printed).excerpts(hand, asked):
+            record = {
+                "kind": "unit",
+                "v": VERSION,
+                "unit": {
+                    "subject": self._first["subject"]["name"],
+                    "fingerprint": self._first["subject"]["fingerprint"],
+                    "site": self._first["site"],
+                    "layer": number,
+                    "index": unit,
+                    "sign": layer.sign,
+                },
+                **_marks(layer, unit, constant=bool(constant[unit])),
+                **({"protocol": "paper"} if paper else {}),
+                **({"recorded": recorded} if recorded else {}),
+                "stats": stats[unit],
+                **({"pool": {"blob": pool, "column": unit}} if pool else {}),
+                **({"tables": _in_column(tables, unit)} if tables else {}),
+                "excerpts": excerpts,
+            }
+            yield dump(record)
 
     def _tables(self, lines: list[Record]) -> dict[str, str]:
         """Blobs by name: those tables of a layer that all of its recordings have a part of."""

@@ -10,6 +10,9 @@ from nxtools.stream import Record
 from nxtools.subject.bins import bin_edges
 
 ACTIVE_ABOVE = 0.3  # of the maximum, as in the field's definition of an active token
+MOMENTS = ("mean", "variance", "skewness", "kurtosis")
+
+Floats = dict[str, NDArray[np.float64]]  # (N,) of each name
 
 
 def statistics(layer: Layer) -> list[Record]:
@@ -21,41 +24,30 @@ def statistics(layer: Layer) -> list[Record]:
     are no moments.
     """
     count = int(layer.tokens.sum())
-    raw = layer.powers.sum(axis=1) / max(count, 1)  # (4, N) means of the powers
-    mean = raw[0]
-    variance = np.maximum(raw[1] - mean**2, 0.0)
-    third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
-    fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
-    # With a spread of less than a thousandth of the values, little is left of the differences that the third
-    # and fourth moments are.
-    flat = variance <= 1e-6 * raw[1]
-    variance[is_constant(layer)] = 0.0
-    safe = np.where(flat, 1.0, variance)
-    maximum = layer.maximum.max(axis=0)
-    minimum = None if layer.minimum is None else layer.minimum.min(axis=0)
-    shares = _active(layer)
+    of_all = {**_moments(layer), **_extremes(layer), **_active(layer)}
     edges = bin_edges()
     found = []
     for unit in range(layer.units):
         stats: Record = {"tokens": count}
-        if layer.nonfinite[unit]:
-            stats["nonfinite"] = int(layer.nonfinite[unit])
-        else:
-            stats["mean"] = short(mean[unit])
-            stats["variance"] = short(variance[unit])
-            stats["skewness"] = None if flat[unit] else short(third[unit] / safe[unit] ** 1.5)
-            stats["kurtosis"] = None if flat[unit] else short(fourth[unit] / safe[unit] ** 2)
-        if minimum is not None:
-            stats["min"] = short(minimum[unit])
-        stats["max"] = short(maximum[unit])
-        stats["active"] = short(shares["top"][unit])
-        if "bottom" in shares:
-            stats["active_negative"] = short(shares["bottom"][unit])
+        bad = int(layer.nonfinite[unit])
+        if bad:
+            stats["nonfinite"] = bad
+        stats |= {name: short(of[unit]) for name, of in of_all.items() if not (bad and name in MOMENTS)}
         stats["maxima"] = _histogram(layer.histogram["top"][:, unit].sum(axis=0), edges)
-        if "bottom" in shares:
+        if layer.minimum is not None:
             stats["minima"] = _histogram(layer.histogram["bottom"][:, unit].sum(axis=0), edges)
         found.append(stats)
     return found
+
+
+def values(layer: Layer, name: str) -> list[float | None]:
+    """One of the numbers NAMES for all units, as on their lines: no more is looked at than it takes."""
+    kind = next(kind for kind, names in _FROM.items() if name in names)
+    of_all = kind(layer).get(name)
+    if of_all is None:
+        return [None] * layer.units
+    bad = layer.nonfinite if name in MOMENTS else np.zeros(layer.units, np.int64)
+    return [None if bad[unit] else short(value) for unit, value in enumerate(of_all)]
 
 
 def is_constant(layer: Layer) -> NDArray[np.bool_]:
@@ -70,8 +62,32 @@ def short(value: float, digits: int = 6) -> float | None:
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
-def _active(layer: Layer) -> dict[str, NDArray[np.float64]]:
-    """By side the share (N,) of tokens above 0.3 of the largest value on that side."""
+def _moments(layer: Layer) -> Floats:
+    """NaN where there is none: a unit that hardly varies has no third and fourth."""
+    raw = layer.powers.sum(axis=1) / max(int(layer.tokens.sum()), 1)  # (4, N) means of the powers
+    mean = raw[0]
+    variance = np.maximum(raw[1] - mean**2, 0.0)
+    third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
+    fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
+    # With a spread of less than a thousandth of the values, little is left of the differences that the third
+    # and fourth moments are.
+    safe = np.where(variance <= 1e-6 * raw[1], np.nan, variance)
+    variance[is_constant(layer)] = 0.0
+    return {
+        "mean": mean,
+        "variance": variance,
+        "skewness": third / safe**1.5,
+        "kurtosis": fourth / safe**2,
+    }
+
+
+def _extremes(layer: Layer) -> Floats:
+    lowest = {} if layer.minimum is None else {"min": layer.minimum.min(axis=0)}
+    return {**lowest, "max": layer.maximum.max(axis=0)}
+
+
+def _active(layer: Layer) -> Floats:
+    """The share (N,) of tokens above 0.3 of the largest value, on each side."""
     peaks = {"top": layer.maximum.max(axis=0)}
     if layer.minimum is not None:
         peaks["bottom"] = -layer.minimum.min(axis=0)
@@ -89,7 +105,16 @@ def _active(layer: Layer) -> dict[str, NDArray[np.float64]]:
             high = rows if side == "top" else -rows
             above = (high > threshold[unit[here]][:, None]).sum(axis=1) * stands_for[here]
             totals[side] += np.bincount(unit[here], above, minlength=layer.units)
-    return {side: total / max(int(layer.tokens.sum()), 1) for side, total in totals.items()}
+    names = {"top": "active", "bottom": "active_negative"}
+    return {names[side]: total / max(int(layer.tokens.sum()), 1) for side, total in totals.items()}
+
+
+_FROM = {
+    _moments: MOMENTS,
+    _extremes: ("max", "min"),
+    _active: ("active", "active_negative"),
+}
+NAMES = tuple(name for names in _FROM.values() for name in names)
 
 
 def _histogram(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> Record:

@@ -19,13 +19,20 @@ $(VENV)/dev: $(VENV)/base
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
+# The pages are tested in a real browser: one that is there, or else one that is installed now.
+$(VENV)/browser: $(VENV)/dev tests/browsing.py
+	$(BIN)/python tests/browsing.py
+	touch $@
+
 demo: $(VENV)/base
 	mkdir -p $(DEMO)
 	PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	nx-record --subject samples/pydoc-1m python-docs | nx-top | nx-explain | nx-score -o $(DEMO)/scored.jsonl
 	$(BIN)/python samples/show.py $(DEMO)/scored.jsonl
+	$(BIN)/nx-view $(DEMO)/scored.jsonl -o $(DEMO)/report.html
+	@echo "Every neuron on a page of its own: $(CURDIR)/$(DEMO)/report.html"
 
-test: check
+test: check $(VENV)/browser
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev

@@ -1,8 +1,14 @@
-"""A browser for tests of pages: the system's Chromium, or the one that Playwright installed."""
+"""A browser for tests of pages: the system's Chromium or Chrome, or the one that Playwright installed.
+
+Run as a program it installs one where there is none, and says how where it cannot.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -43,3 +49,34 @@ def watched(page: Page) -> list[str]:
         lambda request: None if request.is_navigation_request() else seen.append(f"request: {request.url}"),
     )
     return seen
+
+
+def install() -> None:
+    """Debian's Chromium where packages may be installed, else Playwright's. SystemExit when none runs."""
+    if executable() is None:
+        _from_debian()
+    if executable() is None:
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
+    try:
+        with browser():
+            pass
+    except Exception as error:
+        sys.exit(
+            f"The tests need a browser, and none can be run here: {str(error).splitlines()[0]}\n"
+            "Install Chromium or Chrome, or: .venv/bin/playwright install --with-deps chromium"
+        )
+
+
+def _from_debian() -> None:
+    apt = ["apt-get", "-q"]
+    if os.geteuid() != 0:
+        apt = ["sudo", "-n", *apt]
+    if not all(map(shutil.which, {apt[0], "apt-get"})):
+        return
+    for action in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+        if subprocess.run([*apt, *action], check=False, stdin=subprocess.DEVNULL).returncode:
+            return
+
+
+if __name__ == "__main__":
+    install()

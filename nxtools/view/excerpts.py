@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from itertools import chain
+from statistics import fmean
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nxtools.errors import InputError
 from nxtools.records import PICKS, SETS, objects
 from nxtools.score.bootstrap import student
 from nxtools.stream import Record
@@ -15,6 +21,7 @@ from nxtools.view.scores import author, reason
 TOKENS = 20  # of a list of tokens with the highest mean
 PEAKS = 12  # tokens of a unit that a search finds
 
+Floats = NDArray[np.float64]
 Simulated = dict[str, dict[int, list[float | None]]]  # by excerpt and place of the simulation
 
 
@@ -48,40 +55,47 @@ def calibration(excerpts: Sequence[Record], values: Simulated, place: int) -> Re
     `set`: validation's excerpts, or held-out ones if only those were simulated; `slope`, `intercept`,
     `excerpts`, `tokens`; `correlation` of the held-out tokens.
     """
-    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    counts: dict[str, int] = defaultdict(int)
+    there: dict[str, list[tuple[list[Any], list[Any]]]] = {"validation": [], "held-out": []}
     for excerpt in excerpts:
         expected = values.get(str(excerpt.get("id")), {}).get(place)
-        if expected is not None and excerpt.get("pick") in ("top", "random"):
-            counts[excerpt["set"]] += 1
-            pairs[excerpt["set"]] += [
-                (said, true)
-                for said, true in zip(expected, excerpt["activations"], strict=False)
-                if said is not None and true is not None
-            ]
-    fitted_on = next((name for name in ("validation", "held-out") if len(pairs[name]) > 2), None)
+        if expected is not None and excerpt.get("pick") in ("top", "random") and excerpt["set"] in there:
+            there[excerpt["set"]].append((expected, excerpt["activations"]))
+    pairs = {name: _pairs(rows) for name, rows in there.items()}
+    fitted_on = next((name for name, of_set in pairs.items() if of_set.shape[1] > 2), None)
     if fitted_on is None:
         return None
     slope, intercept, _ = _line(pairs[fitted_on])
     return {
         "set": fitted_on,
-        "excerpts": counts[fitted_on],
-        "tokens": len(pairs[fitted_on]),
+        "excerpts": len(there[fitted_on]),
+        "tokens": pairs[fitted_on].shape[1],
         "slope": slope,
         "intercept": intercept,
-        "correlation": _line(pairs["held-out"])[2] if len(pairs["held-out"]) > 2 else None,
+        "correlation": _line(pairs["held-out"])[2],
     }
 
 
-def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float | None, float | None, float | None]:
+def _pairs(rows: Sequence[tuple[list[Any], list[Any]]]) -> Floats:
+    """Simulated and true activations of all tokens that have both: (2, tokens)."""
+    said, true = (
+        np.array(list(chain.from_iterable(row[side] for row in rows)), dtype=np.float64) for side in (0, 1)
+    )
+    if len(said) != len(true):
+        raise InputError("a simulation has another number of tokens than its excerpt")
+    pairs = np.stack([said, true])
+    return pairs[:, np.isfinite(pairs).all(0)]
+
+
+def _line(pairs: Floats) -> tuple[float | None, float | None, float | None]:
     """Slope, intercept and correlation of (x, y); None where x or y never changes."""
-    mx, my = fmean(x for x, _ in pairs), fmean(y for _, y in pairs)
-    xx = math.fsum((x - mx) ** 2 for x, _ in pairs)
-    yy = math.fsum((y - my) ** 2 for _, y in pairs)
-    xy = math.fsum((x - mx) * (y - my) for x, y in pairs)
+    if pairs.shape[1] < 2:
+        return None, None, None
+    means = pairs.mean(1)
+    (xx, xy), (_, yy) = np.cov(pairs, ddof=0)
     if xx == 0:
         return None, None, None
-    return xy / xx, my - xy / xx * mx, xy / math.sqrt(xx * yy) if yy > 0 else None
+    slope = float(xy / xx)
+    return slope, float(means[1] - slope * means[0]), float(xy / math.sqrt(xx * yy)) if yy > 0 else None
 
 
 def groups(excerpts: Sequence[Record], values: Simulated) -> list[Record]:
@@ -144,5 +158,6 @@ def token_means(excerpts: Sequence[Record], sign: str) -> Record:
 
 
 def _margin(values: Sequence[float]) -> float:
-    n = len(values)
-    return student(n - 1) * stdev(values) / math.sqrt(n)
+    n, mean = len(values), fmean(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return student(n - 1) * math.sqrt(variance / n)

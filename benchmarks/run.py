@@ -22,11 +22,13 @@ def main() -> None:
     run("pipe.py")
     run("reports.py")
     run("quality.py")
+    run("baselines.py")
     run("assistant.py")
     if subject and text:
         parted = ["--separator", separator] if separator else []
         run("recording.py", "--subject", subject, *parted, text)
         run("quality.py", "--subject", subject, "--text", text, *parted)
+        run("baselines.py", "--subject", subject, "--text", text, *parted)
 
 
 def run(name: str, *arguments: str) -> None:

@@ -138,10 +138,8 @@ def cell(row: dict[str, Any] | None) -> str:
 
 def difference(label: str, *arguments: Any) -> None:
     (row,) = rows("nx-compare", "--by", "run", *arguments)
-    margin = (row["high"] - row["low"]) / 2
-    print(
-        f"| {label} | {row['difference']:.3f} ± {margin:.3f} ({row['units']}) | {row['wins']}, {row['losses']} |"
-    )
+    found = f"{row['difference']:.3f} ± {(row['high'] - row['low']) / 2:.3f} ({row['units']})"
+    print(f"| {label} | {found} | {row['wins']}, {row['losses']} |", flush=True)
 
 
 def rows(*command: Any) -> Iterator[dict[str, Any]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
+from nxtools.revise.placing import Compared, Pair
+from nxtools.score.ablation_summary import share_interval
 from nxtools.score.bootstrap import student
-
-if TYPE_CHECKING:
-    from nxtools.revise.placing import Compared
 
 
 def lines(compared: Sequence[Compared]) -> list[str]:
-    """For people: how many explanations changed, and held-out scores before and after, paired by unit."""
+    """For people: how many explanations changed, held-out scores before and after, paired by unit, and how
+    many of the sentences written to fit do not make the unit fire."""
     if not compared:
         return []
     changed = sum(one.changed for one in compared)
@@ -22,18 +22,44 @@ def lines(compared: Sequence[Compared]) -> list[str]:
         f"{changed:,} of {len(compared):,} explanations were replaced by what is better on validation",
         _pairs("held-out top and random", [one.held_out for one in compared]),
         _pairs("widened by new texts", [one.widened for one in compared]),
+        *_sentences(compared),
     ]
 
 
-def _pairs(label: str, pairs: Sequence[tuple[float | None, float | None]]) -> str:
+def _pairs(label: str, pairs: Sequence[Pair]) -> str:
     """Means before and after, and that of the differences ± t · sd / √n."""
     there = [(before, after) for before, after in pairs if before is not None and after is not None]
     if not there:
         return f"{label}: no score"
-    risen = [after - before for before, after in there]
-    n = len(there)
-    margin = f" ±{student(n - 1) * stdev(risen) / math.sqrt(n):.4f}" if n > 1 else ""
+    margin, n = _margin([after - before for before, after in there]), len(there)
     absent = f", {len(pairs) - n} absent" if n < len(pairs) else ""
     before, after = (fmean(pair[side] for pair in there) for side in (0, 1))
-    difference = f"{fmean(risen):+.4f}{margin} (n {n}{absent})"
+    difference = f"{after - before:+.4f}{f' ±{margin:.4f}' if n > 1 else ''} (n {n}{absent})"
     return f"{label}: {before:.4f} before, {after:.4f} after, difference {difference}"
+
+
+def _sentences(compared: Sequence[Compared]) -> list[str]:
+    """The share of false positives, whose interval is over units, and that of units with at least one."""
+    written: dict[str, int] = defaultdict(int)
+    silent: dict[str, int] = defaultdict(int)
+    for one in compared:
+        if one.sentences[0]:
+            written[one.unit] += one.sentences[0]
+            silent[one.unit] += one.sentences[1]
+    if not written:
+        return []
+    n, total, false = len(written), sum(written.values()), sum(silent.values())
+    # A ratio's linearised residuals: sentences of one unit hang together, and units have unequal many.
+    left = [(silent[unit] - false / total * written[unit]) * n / total for unit in written]
+    margin = f" ±{100 * _margin(left):.1f}" if n > 1 else ""
+    low, high = share_interval(sum(count > 0 for count in silent.values()), n)
+    some = sum(count > 0 for count in silent.values()) / n
+    return [
+        f"false positives: {100 * false / total:.1f}%{margin} of {total:,} written sentences (n {n} units); "
+        f"{100 * some:.1f}% (95% {100 * low:.0f}% to {100 * high:.0f}%) of {n:,} units have one or more"
+    ]
+
+
+def _margin(values: Sequence[float]) -> float:
+    n = len(values)
+    return student(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0

@@ -168,8 +168,8 @@ class Watch:
     def _listed(self, units: list[Watched], values: Floats) -> Record:
         """values: (units, tokens), NaN where left out.
 
-        Each of `units`: `address`, `name`, `sign`, `text`, `by`, `score`, `max` (the activation that is a share
-        of 1), and by token its `values` and `shares`.
+        Each of `units`: `address`, `name`, `sign`, `text`, `by`, `score`, `max` (the activation that is a
+        share of 1), and by token its `values` and `shares`.
         """
         shares = np.stack([share(one, row) for one, row in zip(units, values, strict=True)] or [values])
         strength = np.nan_to_num(

@@ -28,9 +28,9 @@ def trying(
 ) -> Step:
     """What a unit line's unit does on some sentences, or an `error`.
 
-    `unit`: `address`, `name`, `sign`, `text`, `by` and `score` of its explanation, `max` (the activation that is
-    a share of 1); `sentences`: of each `text`, `tokens`, `ids`, `values`, `shares`, and `expected`, what the
-    explanation says, if it can be run; else `unsaid` says why it cannot.
+    `unit`: `address`, `name`, `sign`, `text`, `by` and `score` of its explanation, `max` (the activation
+    that is a share of 1); `sentences`: of each `text`, `tokens`, `ids`, `values`, `shares`, and `expected`,
+    what the explanation says, if it can be run; else `unsaid` says why it cannot.
     """
     ran, watched = Ran.of(record), Watched.of(address, record)
     if ran is None:

@@ -131,12 +131,12 @@ def assert_measured(record: Record, model: Any, contexts: Contexts) -> None:
 
 def test_units_that_cannot_be_asked_say_why(run: Run, recorded: tuple[bytes, Path, Path]) -> None:
     (unit, *_) = read(recorded[0])
-    latent = {**unit, "unit": {**unit["unit"], "dictionary": "sae"}}
+    latent = {**unit, "unit": {**unit["unit"], "direction": {"blob": "0", "column": 1}}}
     unknown = {name: value for name, value in unit.items() if name != "recorded"}
     done = run("nx-contexts", stdin=lines_of([latent, unknown, {**unit, "dead": True}]))
     assert done.returncode == 1 and b"3 units: 2 failed" in done.stderr
     one, other, dead = read(done.stdout)
-    assert one["contexts"]["error"]["kind"] == "no-neuron" and "dictionary" in done.stdout.decode()
+    assert one["contexts"]["error"]["kind"] == "no-neuron" and "has a direction" in done.stdout.decode()
     assert other["contexts"]["error"]["kind"] == "no-context" and "contexts" not in dead
 
 

@@ -36,7 +36,7 @@ nx-contexts units.jsonl | jq -r '[.unit.layer,.unit.index,.contexts.shortest]|@t
 @command(
     "nx-contexts",
     examples=EXAMPLES,
-    takes="unit lines, from nx-top",
+    takes="recorded unit lines, from nx-top",
     gives="the same lines with how much of their top activations each length of context preserves",
 )
 @inputs_argument

@@ -13,10 +13,6 @@ from nxtools.stage import Engine, Failure, Question, Step
 from nxtools.stream import Record
 from nxtools.unit import Unit
 
-# What names a neuron. A unit that says more of itself (a direction, a latent) is no column that the subject
-# has.
-NEURON = {"subject", "fingerprint", "site", "layer", "index", "sign"}
-
 
 class Checker:
     """Asks how much of many units' top activations is left with contexts of so many tokens.
@@ -86,10 +82,10 @@ class Checker:
 
 
 def _refused(record: Record) -> Failure | None:
-    others = set(record["unit"]) - NEURON
-    if others:
-        named = ", ".join(sorted(others))
-        return Failure("contexts", "no-neuron", f"the unit is no neuron of its subject but one with {named}")
+    made_of = [name for name, value in record["unit"].items() if isinstance(value, dict | list)]
+    if made_of:  # a direction, a latent: no column of the site
+        message = f"the unit is no neuron of its subject: it has a {', a '.join(sorted(made_of))}"
+        return Failure("contexts", "no-neuron", message)
     if "fingerprint" not in record["unit"] or "recorded" not in record:
         message = "the line does not say how the subject was run: nx-record and nx-top write `recorded`"
         return Failure("contexts", "no-context", message)

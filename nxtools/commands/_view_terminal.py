@@ -9,6 +9,7 @@ import click
 
 from nxtools.commands._base import Shared, family
 from nxtools.errors import InputError, UsageError
+from nxtools.records import one_of
 
 if TYPE_CHECKING:
     from nxtools.view.finding import Line, Search, Wanted
@@ -47,7 +48,7 @@ def asked_for(options: dict[str, Any]) -> bool:
     if not asked:
         for name in ("excerpts", "light"):
             if options[name]:
-                raise UsageError(f"--{name} goes with --{' or --'.join(CHOICES)}")
+                raise UsageError(f"--{name} goes with {one_of([f'--{choice}' for choice in CHOICES])}")
     return bool(asked)
 
 

@@ -20,7 +20,7 @@ Value = float | None  # None: left out
 Colour = tuple[int, int, int]
 
 LEVELS = 10
-WIDEST = 32  # columns of a token
+WIDEST = 36  # columns of a token
 MARKED = 2  # the lowest level that is marked where there are no colours
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -87,15 +87,16 @@ class Heat:
     palette: Palette | None
     scale: float
 
-    def pieces(self, tokens: Sequence[str], values: Sequence[Value]) -> list[Piece]:
-        return [self._piece(token, value) for token, value in zip(tokens, values, strict=False)]
+    def pieces(self, tokens: Sequence[str], values: Sequence[Value], widest: int = WIDEST) -> list[Piece]:
+        return [self._piece(token, value, widest) for token, value in zip(tokens, values, strict=False)]
 
-    def _piece(self, token: str, value: Value) -> Piece:
+    def _piece(self, token: str, value: Value, widest: int) -> Piece:
         from rich.cells import cell_len, set_cell_size
 
         text, at = visible(token), level(value, self.scale)
-        if cell_len(text) > WIDEST:
-            text = set_cell_size(text, WIDEST - 1) + CUT.text
+        marks = 4 if self.palette is None else 0  # columns of ‹›¹⁰, or of ‹›⁻⁹
+        if cell_len(text) > widest - marks:
+            text = set_cell_size(text, widest - marks - CUT.width) + CUT.text
         if self.palette is None and abs(at) >= MARKED:
             text = f"‹{text}›{str(at).translate(_SUPERSCRIPTS)}"
         return Piece(text, cell_len(text), at, value is None)
@@ -115,8 +116,10 @@ class Heat:
         """What the colours, or the marks, stand for."""
         from rich.text import Text
 
+        if self.scale == 0:
+            return Text("all that is shown is zero", "dim")
         if self.palette is None:
-            return Text(f"‹token›⁷ has seven tenths of {self.scale:.3g}; below two there is no mark", "dim")
+            return Text(f"‹token›⁷: seven tenths of {self.scale:.3g}; below two there is no mark", "dim")
         shares = [step / LEVELS for step in range(-LEVELS, LEVELS + 1, 2)]
         line = Text().append(f"{-self.scale:.3g} ", "dim")
         for share in shares:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-GUTTER = 8  # columns before tokens
-NARROWEST, WIDEST = 40, 120
+GUTTER = 8  # columns before tokens, at least
+NARROWEST, WIDEST = 60, 120
 
 
 class Sheet:
@@ -36,8 +36,16 @@ class Sheet:
         self.console.print(line, no_wrap=True, overflow="ignore", crop=False)
 
     def heading(self, title: str, *rest: str) -> None:
+        """A title, and in small what belongs to it: below it where the line is too short."""
+        from rich.cells import cell_len
+
         self.print()
-        self.print((title, "bold"), (f"  {', '.join(rest)}" if rest else "", "dim"))
+        told = ", ".join(rest)
+        if cell_len(title) + 2 + cell_len(told) <= self.width:
+            self.print((title, "bold"), "  ", (told, "dim"))
+        else:
+            self.print((shortened(title, self.width), "bold"))
+            self.paragraph(told, "dim")
 
     def paragraph(self, text: str, style: str = "", indent: int = 2) -> None:
         from rich.text import Text
@@ -45,19 +53,27 @@ class Sheet:
         for line in Text(readable(text), style).wrap(self.console, self.width - indent):
             self.print(" " * indent, line)
 
+    def note(self, text: str) -> None:
+        self.paragraph(text, "dim")
+
     def columns(self, cells: Iterable[Text]) -> None:
-        """Two columns of short things, read downwards."""
-        cells = list(cells)
+        """Two columns of short things, read downwards, or one where two do not fit."""
+        cells, room = list(cells), (self.width - 4) // 2
+        if any(cell.cell_len > room for cell in cells):
+            for cell in cells:
+                self.print("  ", cell)
+            return
         half = -(-len(cells) // 2)
-        room = (self.width - 2) // 2
-        for left, right in zip(cells[:half], [*cells[half:], None], strict=False):
-            self.print("  ", left, " " * max(1, room - left.cell_len), right or "")
+        for place, left in enumerate(cells[:half]):
+            right = cells[half + place : half + place + 1]
+            self.print("  ", left, " " * (room + 2 - left.cell_len), *right)
 
     def rows(self, parts: Sequence[tuple[str, Sequence[Piece]]], peak: int, rows: int) -> None:
         """The same tokens once or several times, line under line, each with what stands before it."""
         if not parts[0][1]:
             return
-        width = self.width - GUTTER
+        gutter = max(GUTTER, *(len(label) + 1 for label, _ in parts))
+        width = self.width - gutter
         widths = [max(piece.width for piece in same) for same in zip(*(row for _, row in parts), strict=True)]
         begin, end = around(widths, peak, width, rows)
         cut = [CUT] * (begin > 0), [CUT] * (end < len(widths))
@@ -66,7 +82,7 @@ class Sheet:
         for number, (first, last) in enumerate(lines(columns, width)):
             for (label, _), row in zip(parts, shown, strict=True):
                 self.print(
-                    (f"{label if number == 0 else '':>{GUTTER - 1}} ", "dim"),
+                    (f"{label if number == 0 else '':>{gutter - 1}} ", "dim"),
                     self.heat.drawn(row[first:last]),
                 )
 

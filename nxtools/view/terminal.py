@@ -69,7 +69,7 @@ class UnitSheet(Sheet):
         about = [str(unit[key]) for key in ("subject", "site") if unit.get(key) not in (None, "")]
         about.append(f"sign {unit.get('sign', '+')}")
         name = Text(f"Unit {readable(self.page['name'])}", "bold")
-        said = Text(readable(" · ".join(about)), "dim")
+        said = Text(shortened(readable(" · ".join(about)), self.width - name.cell_len - 2), "dim")
         self.print(("─" * self.width, "dim"))
         self.print(name, " " * max(2, self.width - name.cell_len - said.cell_len), said)
         if state:
@@ -86,9 +86,9 @@ class UnitSheet(Sheet):
         else:
             self.paragraph(told["text"])
         if told["pattern"] and told["pattern"] != told["text"]:
-            self.paragraph(f"as a pattern: {told['pattern']}", "dim")
+            self.note(f"as a pattern: {told['pattern']}")
         for note in told["notes"]:
-            self.paragraph(note, "dim")
+            self.note(note)
         self._revision(told.get("revision"))
         for score in told["scores"]:
             self._score(score)
@@ -96,7 +96,7 @@ class UnitSheet(Sheet):
     def _score(self, score: Record) -> None:
         by = f", by {score['simulator']}" if score["simulator"] else ""
         self.print()
-        self.print((readable(f"  {score['method']}{by}"), "dim"))
+        self.note(f"{score['method']}{by}")
         if "error" in score:
             self.paragraph(f"failed: {score['error']}", "red")
         else:
@@ -108,9 +108,8 @@ class UnitSheet(Sheet):
             value, low, high = figure["value"], figure["low"], figure["high"]
             start = f"    {shortened(readable(label), LABEL):{LABEL}}"
             if value is None:
-                self.print(
-                    start, (f"      – absent: {readable(figure.get('why', 'no reason given'))}", "dim")
-                )
+                why = readable(f"      – absent: {figure.get('why', 'no reason given')}")
+                self.print(start, (shortened(why, self.width - LABEL - 4), "dim"))
                 continue
             interval = f"{low:6.3f} to {high:.3f}" if low is not None and high is not None else ""
             self.print(
@@ -135,9 +134,7 @@ class UnitSheet(Sheet):
             of_method = [(label, figure) for found, label, figure in rows if found == method]
             names = dict.fromkeys(str(figure.get("name", "")).replace("_", " ") for _, figure in of_method)
             self.print()
-            self.print(
-                (f"  baselines of {readable(method)}: {readable(', '.join(filter(None, names)))}", "dim")
-            )
+            self.note(f"baselines of {method}: {', '.join(filter(None, names))}")
             self._figures(of_method)
 
     def _revision(self, revision: Record | None) -> None:
@@ -169,9 +166,7 @@ class UnitSheet(Sheet):
         counts = [found["below"], *found["counts"]]
         shown = counts[-((self.width - 4) // 2) :]
         self.print()
-        self.print(
-            (f"  {side} of excerpts, their number on a log scale; the fullest has {max(counts):,}", "dim")
-        )
+        self.note(f"{side} of excerpts, their number on a log scale; the fullest has {max(counts):,}")
         for row in histogram(shown, HISTOGRAM_ROWS):
             self.print("  ", (row, "cyan"))
         first = (
@@ -186,7 +181,7 @@ class UnitSheet(Sheet):
         if self.page["missing"]:
             self.heading("Not there")
             for sentence in dict.fromkeys(self.page["missing"].values()):
-                self.paragraph(sentence, "dim")
+                self.note(sentence)
 
 
 def _scale(page: Record) -> float:

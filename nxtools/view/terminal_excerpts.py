@@ -24,8 +24,8 @@ def draw_excerpts(sheet: Sheet, page: Record, count: int) -> None:
     """Of each kind, those of the first set that has any: what explanations are made from comes first."""
     if not page["groups"]:
         return
-    sheet.print()
-    sheet.print(("Excerpts", "bold"), "  ", sheet.heat.legend())
+    sheet.heading("Excerpts")
+    sheet.print("  ", sheet.heat.legend())
     first = {group["pick"]: group for group in reversed(page["groups"])}
     for pick, group in reversed(first.items()):
         shown = group["excerpts"][: _wanted(pick, count)]
@@ -99,14 +99,14 @@ def draw_token_means(sheet: Sheet, page: Record) -> None:
 
 
 def _token(sheet: Sheet, row: Record) -> Text:
-    token = sheet.heat.drawn(sheet.heat.pieces([row["token"]], [row["mean"]]))
+    token = sheet.heat.drawn(sheet.heat.pieces([row["token"]], [row["mean"]], TOKEN_COLUMNS))
     token.append(" " * max(0, TOKEN_COLUMNS - token.cell_len))
     return token.append(f" {row['mean']:6.3g} ±{row['margin']:.2g}").append(f", {row['n']}", "dim")
 
 
 def _caption(sheet: Sheet, group: Record, count: str) -> None:
-    kind = KINDS.get(group["pick"], readable(group["pick"]))
-    sheet.print((f"  {kind}, {readable(group['set'])}  {count}", "dim"))
+    kind = KINDS.get(group["pick"], group["pick"])
+    sheet.note(f"{kind}, {group['set']}  {count}".rstrip())
 
 
 def _wanted(pick: str, count: int) -> int:

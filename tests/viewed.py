@@ -126,21 +126,22 @@ def everything(record: Record) -> Record:
             "upstream": {"input": units | weights},
             "absent": {"downstream": "there is no layer behind it"},
         },
-        "effects": {
-            "mean": {
+        "effects": [
+            {
+                "replaced_by": "mean",
                 "value": 0.1,
                 "top_and_random": {
                     "excerpts": 8,
                     "tokens": 88,
                     "loss": 0.25,
+                    "loss_interval": [0.2, 0.3],
                     "kl": 0.5,
                     "jsd": 0.125,
-                    "loss_interval": [0.2, 0.3],
                 },
                 "raises": moved,
                 "lowers": [],
             }
-        },
+        ],
     }
 
 

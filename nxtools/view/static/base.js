@@ -119,12 +119,13 @@ function table(columns, rows, { caption, dense } = {}) {
 }
 
 // A section with a heading, or the sentence that says why there is nothing.
-function section(title, { id, note, missing, level = 2 } = {}, ...children) {
+// `tools` stand beside the heading.
+function section(title, { id, note, missing, tools, level = 2 } = {}, ...children) {
   const heading = `heading-${id}`;
   return el(
     "section",
     { id, "aria-labelledby": heading, class: "card" },
-    el("header", {}, el(`h${level}`, { id: heading }, title), note && el("p", { class: "note" }, note)),
+    el("header", {}, el(`h${level}`, { id: heading }, title), note && el("p", { class: "note" }, note), tools),
     missing ? el("p", { class: "missing" }, missing) : children,
   );
 }

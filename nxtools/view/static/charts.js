@@ -4,9 +4,7 @@ const SERIES_COLOURS = 6;
 const FAMILY = { fontFamily: "inherit", fontSize: "12px", background: "none", overflow: "visible" };
 
 // The null is grey wherever it stands; the others keep the colour of their place.
-function seriesColour({ label, baseline }, place) {
-  return baseline && label === "null" ? "var(--null)" : `var(--series-${place % SERIES_COLOURS})`;
-}
+const seriesColour = (isNull, place) => (isNull ? "var(--null)" : `var(--series-${place % SERIES_COLOURS})`);
 
 // A chart with words for those who do not see it. `make(width)` gives Plot's options.
 function chart(label, title, make, note) {
@@ -39,87 +37,98 @@ function legend(entries) {
 // Scores
 
 // The first explanation as an area, everything else as outlines over it: shares of the units that have a score.
-function distribution(histograms, series, all, figure) {
-  const steps = [];
-  for (const { label, colour, baseline } of series) {
-    const found = histograms[label];
-    if (!found?.counts.length) continue;
-    const total = d3.sum(found.counts);
-    const at = (place) => Number((found.edge + place * found.width).toFixed(6));
-    found.counts.forEach((n, place) => steps.push({ label, colour, baseline, from: at(place), to: at(place + 1), n, share: n / total }));
-  }
-  const main = series.find(({ baseline }) => !baseline)?.label;
-  const outline = d3.groups(steps.filter(({ label }) => label !== main), ({ label }) => label).map(([, bins]) => outlined(bins));
-  const means = series.map((one) => ({ ...one, mean: all.get(one.label)?.mean })).filter(({ mean }) => typeof mean === "number");
-  const n = all.get(main)?.units;
+function distribution(series, { figure }) {
+  const binned = series.filter(({ histogram }) => histogram?.counts.length).map((one) => ({ ...one, bins: binsOf(one) }));
+  const main = binned.find(({ baseline }) => !baseline);
+  const means = series.filter(({ all }) => typeof all?.mean === "number");
   return chart(
-    `Distribution of ${words(figure)} over units, by series. Means: ${means.map(({ label, mean }) => `${label} ${fixed(mean, 3)}`).join(", ")}.`,
+    `Distribution of ${words(figure)} over units. Means: ${means.map(({ name, all }) => `${name} ${fixed(all.mean, 3)}`).join(", ")}.`,
     "Distribution over units",
     () => ({
-      height: 280,
+      height: 290,
       marginLeft: 48,
       marginBottom: 40,
       x: { label: words(figure), labelAnchor: "center", labelArrow: "none", ticks: 6 },
       y: { label: "share of units", labelArrow: "none", tickFormat: "%", grid: true, ticks: 5, zero: true },
       marks: [
-        Plot.rectY(steps.filter(({ label }) => label === main), {
-          x1: "from", x2: "to", y: "share", fill: "colour", fillOpacity: 0.75, insetLeft: 0.5, insetRight: 0.5,
-          title: ({ from, to, n: units }) => `${fixed(from)} to ${fixed(to)}: ${many(units, "unit")}`,
+        Plot.rectY(main?.bins ?? [], {
+          x1: "from",
+          x2: "to",
+          y: "share",
+          fill: "colour",
+          fillOpacity: 0.75,
+          insetLeft: 0.5,
+          insetRight: 0.5,
+          title: ({ from, to, n }) => `${fixed(from)} to ${fixed(to)}: ${many(n, "unit")}`,
         }),
-        outline.map((points) => Plot.line(points, { x: "x", y: "y", stroke: points[0].colour, strokeWidth: 1.75 })),
+        binned
+          .filter((one) => one !== main)
+          .map(({ bins, colour }) => Plot.line(outlined(bins), { x: "x", y: "y", stroke: colour, strokeWidth: 1.75 })),
         Plot.ruleY([0]),
-        Plot.dot(means, { x: "mean", y: 0, fill: "colour", stroke: "var(--surface)", r: 4.5, clip: false }),
+        Plot.dot(means, { x: ({ all }) => all.mean, y: 0, fill: "colour", stroke: "var(--surface)", r: 4.5 }),
       ],
     }),
-    n === undefined ? null : `n = ${many(n, "unit")}. Dots on the axis are means.`,
+    main && `n = ${many(d3.sum(main.bins, ({ n }) => n), "unit")}. Dots on the axis are means.`,
   );
 }
 
-function outlined(bins) {
-  const { colour } = bins[0];
-  const corners = [{ x: bins[0].from, y: 0, colour }];
-  for (const { from, to, share } of bins) corners.push({ x: from, y: share, colour }, { x: to, y: share, colour });
-  return [...corners, { x: bins.at(-1).to, y: 0, colour }];
+function binsOf({ histogram: { edge, width, counts }, colour }) {
+  const total = d3.sum(counts);
+  const at = (place) => Number((edge + place * width).toFixed(6));
+  return counts.map((n, place) => ({ colour, from: at(place), to: at(place + 1), n, share: n / total }));
 }
 
-function byLayer(rows, series, figure) {
-  const places = new Map(series.map(({ label }, place) => [label, place]));
-  const colours = new Map(series.map(({ label, colour }) => [label, colour]));
-  const layers = [...new Set(rows.map(({ layer }) => layer))].sort((a, b) => a - b);
+function outlined(bins) {
+  const corners = bins.flatMap(({ from, to, share }) => [{ x: from, y: share }, { x: to, y: share }]);
+  return [{ x: bins[0].from, y: 0 }, ...corners, { x: bins.at(-1).to, y: 0 }];
+}
+
+// Series stand beside each other in a layer, so that their intervals do not hide one another.
+function byLayer(series, { figure }) {
   const apart = Math.min(0.08, 0.5 / series.length);
-  const points = rows
-    .filter(({ mean }) => typeof mean === "number")
-    .map((row) => ({
-      ...row,
-      colour: colours.get(row.series),
-      x: row.layer + apart * (places.get(row.series) - (series.length - 1) / 2),
-    }));
+  const points = series.flatMap(({ name, colour, layers }, place) =>
+    layers
+      .filter(({ mean }) => typeof mean === "number")
+      .map((row) => ({ ...row, name, colour, x: row.layer + apart * (place - (series.length - 1) / 2) })),
+  );
+  const layers = [...new Set(points.map(({ layer }) => layer))].sort(d3.ascending);
   return chart(
-    `Mean ${words(figure)} by layer, with 95% intervals, by series.`,
+    `Mean ${words(figure)} by layer, with 95% intervals.`,
     "Mean by layer, with 95% intervals",
     () => ({
-      height: 280,
+      height: 290,
       marginLeft: 48,
       marginBottom: 40,
-      x: { label: "layer", labelAnchor: "center", labelArrow: "none", ticks: layers.length > 16 ? 12 : layers, tickFormat: "d", domain: [layers[0] - 0.5, layers.at(-1) + 0.5] },
+      x: {
+        label: "layer",
+        labelAnchor: "center",
+        labelArrow: "none",
+        ticks: layers.length > 16 ? 12 : layers,
+        tickFormat: "d",
+        domain: [layers[0] - 0.5, layers.at(-1) + 0.5],
+      },
       y: { label: `mean ${words(figure)}`, labelArrow: "none", grid: true, ticks: 5, zero: true, nice: true },
       marks: [
         Plot.ruleY([0]),
-        Plot.line(points, { x: "x", y: "mean", z: "series", stroke: "colour", strokeWidth: 1.25, strokeOpacity: 0.6 }),
+        Plot.line(points, { x: "x", y: "mean", z: "name", stroke: "colour", strokeWidth: 1.25, strokeOpacity: 0.6 }),
         Plot.ruleX(points, { x: "x", y1: "low", y2: "high", stroke: "colour", strokeWidth: 2 }),
         Plot.dot(points, {
-          x: "x", y: "mean", fill: "colour", stroke: "var(--surface)", r: 4,
-          title: (row) => `${row.series}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
+          x: "x",
+          y: "mean",
+          fill: "colour",
+          stroke: "var(--surface)",
+          r: 4,
+          title: (row) => `${row.name}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
         }),
       ],
     }),
-    `n = ${layers.length > 1 ? layerSizes(rows) : many(rows[0]?.units ?? 0, "unit")}`,
+    points.length > 0 && `n = ${layerSizes(points)}`,
   );
 }
 
 function layerSizes(rows) {
   const [least, most] = d3.extent(rows, ({ units }) => units);
-  return least === most ? `${many(most, "unit")} a layer` : `${count(least)} to ${many(most, "unit")} a layer`;
+  return least === most ? `${many(most, "unit")} in each layer` : `${count(least)} to ${many(most, "unit")} in a layer`;
 }
 
 // One unit

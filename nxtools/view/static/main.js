@@ -39,9 +39,9 @@ function decode(text) {
 const nothing = (path) =>
   el("section", { class: "card" }, el("h1", {}, "Nothing here"), el("p", {}, `There is no page ${readable(path)}.`));
 
-function trouble(error) {
+function trouble(error, heading = "h1") {
   console.error(error);
-  return el("section", { class: "card" }, el("h1", {}, "This cannot be shown"), el("p", {}, readable(String(error))));
+  return el("section", { class: "card" }, el(heading, {}, "This cannot be shown"), el("p", {}, readable(String(error))));
 }
 
 // Goes to a unit by what somebody types: 2:41, or the whole address.

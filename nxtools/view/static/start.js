@@ -40,9 +40,10 @@ function heroOf({ facts, counts, layers, scores }) {
   const names = (fact) => Object.keys(facts[fact] ?? {});
   const numbers = Object.keys(layers);
   const sites = names("site").join(", ");
+  const explainers = [...new Set(names("explainer").map((name) => name.split(" (")[0]))];
   const sentence = [
     `${many(counts.units, "unit")}${sites ? ` at ${sites}` : ""} in ${many(numbers.length, "layer")}`,
-    names("explainer").length && `explained by ${names("explainer").join("; ")}`,
+    explainers.length && `explained by ${explainers.join(" and ")}`,
     names("simulator").length && `simulated by ${names("simulator").join("; ")}`,
     counts.tokens && `recorded on ${count(counts.tokens)} tokens`,
   ].filter(Boolean);
@@ -55,18 +56,58 @@ function heroOf({ facts, counts, layers, scores }) {
   );
 }
 
+// What can be shown: figures by method, those of explanations first. [{method, figure, name}]
+function measuresOf({ series, rows, figures }) {
+  const methods = [...new Set(series.map(({ method }) => method))];
+  const of = new Map(series.map(({ label, method }) => [label, method]));
+  const there = new Set(rows.map(({ series: label, figure }) => `${of.get(label)} ${figure}`));
+  return methods.flatMap((method) =>
+    figures
+      .filter((figure) => there.has(`${method} ${figure}`))
+      .map((figure) => ({ method, figure, name: methods.length > 1 ? `${method}: ${words(figure)}` : words(figure) })),
+  );
+}
+
+// Series of a method, with their rows over all units and by layer; the first explanation's come first.
+function seriesOf(scores, { method, figure }) {
+  const rows = scores.rows.filter((row) => row.figure === figure);
+  const there = scores.series.filter((one) => one.method === method && rows.some(({ series }) => series === one.label));
+  // Without the method and settings that are objects, where it stays clear which series is meant.
+  const briefly = ({ label }) => label.replace(` (${method})`, "").replace(/=\{.*?\}(?= |$)/g, "");
+  const names = d3.rollup(there, (some) => some.length, briefly);
+  return there.map((one, place) => {
+      const own = rows.filter(({ series }) => series === one.label);
+      return {
+        ...one,
+        name: readable(names.get(briefly(one)) > 1 ? one.label : briefly(one)),
+        colour: seriesColour(one.baseline && /^null\b/.test(one.label), place),
+        isNull: one.baseline && /^null\b/.test(one.label),
+        all: own.find(({ layer }) => layer === "all"),
+        layers: own.filter(({ layer }) => layer !== "all"),
+        histogram: scores.histograms[figure]?.[one.label],
+      };
+    });
+}
+
 function tiles(scores, counts) {
-  const figure = scores.figures[0];
-  const of = (label) => scores.rows.find((row) => row.layer === "all" && row.figure === figure && row.series === label);
-  const first = scores.series.find((one) => !one.baseline && of(one.label)?.figure === figure);
-  const nothing = scores.series.find((one) => one.baseline && one.label === "null");
-  const mean = first && of(first.label);
-  const chance = nothing && of(nothing.label);
+  const measure = measuresOf(scores)[0];
+  const series = measure ? seriesOf(scores, measure) : [];
+  const mean = series.find(({ baseline }) => !baseline)?.all;
+  const chance = series.find(({ isNull }) => isNull)?.all;
   const tile = (value, label, note) =>
-    el("li", {}, el("span", { class: "value" }, value), el("span", { class: "label" }, label), note && el("span", { class: "note" }, note));
-  const averaged = (row) => [fixed(row.mean), typeof row.low === "number" && el("small", {}, ` ±${fixed((row.high - row.low) / 2)}`)];
+    el(
+      "li",
+      {},
+      el("span", { class: "value" }, value),
+      el("span", { class: "label" }, label),
+      el("span", { class: "note" }, note),
+    );
+  const averaged = ({ mean: value, low, high }) => [
+    fixed(value),
+    typeof low === "number" && el("small", {}, ` ±${fixed((high - low) / 2)}`),
+  ];
   return [
-    mean && tile(averaged(mean), `mean score, ${words(figure)}`, `n = ${count(mean.units)}, 95% interval`),
+    mean && tile(averaged(mean), `mean score, ${measure.name}`, `n = ${count(mean.units)}, 95% interval`),
     chance && tile(averaged(chance), "with a neighbour's explanation", `n = ${count(chance.units)}, the null`),
     mean && tile(percent(mean["over_0.7"], 0), "of units score over 0.7", `${percent(mean["over_0.9"], 0)} over 0.9`),
     tile(count(counts.dead + counts.constant), "dead or constant", `of ${many(counts.units, "unit")}`),
@@ -75,49 +116,37 @@ function tiles(scores, counts) {
 }
 
 function wellDone(scores) {
-  if (!scores.figures.length) {
-    return section("How well it did", { id: "scores", missing: "No unit has a score yet (nx-score)." });
-  }
+  const measures = measuresOf(scores);
+  if (!measures.length) return section("How well it did", { id: "scores", missing: "No unit has a score yet (nx-score)." });
   const body = el("div");
-  const draw = (figure) => fill(body, figures(scores, figure));
-  draw(scores.figures[0]);
-  const chosen = scores.figures.length > 1
-    && select("Figure", scores.figures.map((name) => [name, words(name)]), scores.figures[0], draw);
-  return section("How well it did", { id: "scores" }, chosen, body);
+  const draw = (place) => fill(body, measured(scores, measures[place]));
+  draw(0);
+  const options = measures.map(({ name }, place) => [String(place), name]);
+  const chosen = options.length > 1 && select("Figure", options, "0", (place) => draw(Number(place)));
+  return section("How well it did", { id: "scores", tools: chosen }, body);
 }
 
-function figures(scores, figure) {
-  const rows = scores.rows.filter((row) => row.figure === figure);
-  const series = scores.series.filter(({ label }) => rows.some((row) => row.series === label));
-  const all = new Map(rows.filter((row) => row.layer === "all").map((row) => [row.series, row]));
-  const coloured = series.map((one, place) => ({ ...one, colour: seriesColour(one, place) }));
-  const over = new Set([...all.values()].map((row) => row.interval_over));
+function measured(scores, measure) {
+  const series = seriesOf(scores, measure);
+  const over = new Set(series.flatMap(({ all }) => (all ? [all.interval_over] : [])));
+  const number = (label, cell) => ({ label, number: true, cell });
   return [
-    legend(coloured.map(({ label, colour, baseline }) => [label, colour, baseline])),
-    el(
-      "div",
-      { class: "charts" },
-      distribution(scores.histograms[figure], coloured, all, figure),
-      byLayer(rows.filter((row) => row.layer !== "all"), coloured, figure),
-    ),
+    legend(series.map(({ name, colour }) => [name, colour])),
+    el("div", { class: "charts" }, distribution(series, measure), byLayer(series, measure)),
     table(
       [
-        { label: "Series", cell: ({ label }) => readable(label) },
-        { label: "Units", number: true, cell: ({ label }) => count(all.get(label).units) },
-        { label: "Mean ± 95%", number: true, cell: ({ label }) => plusMinus(all.get(label).mean, all.get(label).low, all.get(label).high) },
-        { label: "Median", number: true, cell: ({ label }) => fixed(all.get(label).median, 3) },
-        ...scores.thresholds.map((at) => ({
-          label: `over ${at}`,
-          number: true,
-          cell: ({ label }) => percent(all.get(label)[`over_${at}`]),
-        })),
-        { label: "Absent", number: true, cell: ({ label }) => count(all.get(label).absent) },
-        { label: "Failed", number: true, cell: ({ label }) => count(all.get(label).failed) },
+        { label: "Series", cell: ({ name }) => name },
+        number("Units", ({ all }) => count(all.units)),
+        number("Mean ± 95%", ({ all }) => plusMinus(all.mean, all.low, all.high)),
+        number("Median", ({ all }) => fixed(all.median, 3)),
+        ...scores.thresholds.map((at) => number(`Over ${at}`, ({ all }) => percent(all[`over_${at}`]))),
+        number("Absent", ({ all }) => count(all.absent)),
+        number("Failed", ({ all }) => count(all.failed)),
       ],
-      coloured.filter(({ label }) => all.has(label)),
-      { caption: `Means and shares of units by series: ${words(figure)}` },
+      series.filter(({ all }) => all),
+      { caption: `Means and shares of units by series: ${measure.name}` },
     ),
-    el("p", { class: "note" }, `Scores are ${words(figure)}, on held-out excerpts. Intervals are over ${[...over].join(" or ")}.`),
+    el("p", { class: "note" }, `Scores are ${measure.name}, on held-out excerpts. Intervals are over ${[...over].join(" or ")}.`),
   ];
 }
 

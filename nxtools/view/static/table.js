@@ -157,7 +157,7 @@ function unitTable(selection) {
     const { measure } = selection;
     return [
       { key: "unit", label: "Unit", cell: (row) => el("a", { href: link(row.address) }, row.address) },
-      { key: "text", label: "Explanation", class: "text", cell: (row) => said(row) },
+      { key: "text", label: "Explanation", class: "text", cell: (row) => el("div", { class: "clamped" }, said(row)) },
       { key: "score", label: "Score", number: true, cell: (row) => scoreCell(scoreOf(row, measure), row) },
       withGain && {
         key: "gain",

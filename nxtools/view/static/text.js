@@ -90,7 +90,7 @@ function unitInText(unit, tokens) {
 
 // On the page of a unit, where a server can run the subject.
 
-function trySection(row) {
+function trySection({ row }) {
   if (!source.ask) return null;
   const answer = el("div");
   const onText = async (text) => {

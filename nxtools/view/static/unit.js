@@ -13,6 +13,14 @@ async function unitPage(address) {
   const page = row ? await source.page(row) : null;
   if (!page) return nothing(`unit ${address}`);
   const told = page.explanations.find(({ error }) => !error) ?? page.explanations[0] ?? null;
+  // A part that cannot be shown leaves the others alone.
+  function part(make) {
+    try {
+      return make({ page, told, row, rows });
+    } catch (error) {
+      return trouble(error, "h2");
+    }
+  }
   return el(
     "div",
     { class: "unit" },
@@ -20,19 +28,14 @@ async function unitPage(address) {
     el(
       "div",
       { class: "columns" },
-      el("div", { class: "wide" }, explanationSection(page, told), revisionSection(page, told), excerptSection(page), trySection(row)),
+      el("div", { class: "main-side" }, [explanationSection, trySection, excerptSection, revisionSection].map(part)),
       el(
         "div",
-        { class: "narrow" },
-        scoreSection(page, told),
-        scatterSection(page),
-        statisticsSection(page),
-        tokenSection(page),
-        connectionSection(page, rows),
-        effectSection(page),
+        { class: "beside-it" },
+        [scoreSection, scatterSection, statisticsSection, tokenSection, connectionSection, effectSection].map(part),
       ),
     ),
-    provenanceSection(page),
+    part(provenanceSection),
   );
 }
 
@@ -70,7 +73,7 @@ function explanationText(text, by) {
   });
 }
 
-function explanationSection(page, told) {
+function explanationSection({ page, told }) {
   const others = page.explanations.filter((one) => one !== told);
   return section(
     "Explanation",
@@ -97,7 +100,7 @@ const sizeOf = ({ excerpts, tokens }) => (excerpts ? `, n = ${many(excerpts, "ex
 
 // Revision
 
-function revisionSection(page, told) {
+function revisionSection({ page, told }) {
   const revision = page.explanations.find((one) => one.revision)?.revision;
   if (!revision) return null;
   const rose = Object.entries(revision.scores).map(([name, { before, after }]) => `${words(name)} ${fixed(before, 3)} before, ${fixed(after, 3)} after`);
@@ -120,26 +123,42 @@ function validationOf(validation) {
   return known.length > 0 && ` · validation: ${known.map(([name, value]) => `${words(name)} ${fixed(value, 3)}`).join(", ")}`;
 }
 
+const SORTS = { "false-positive": "Said to fire, and did not", "false-negative": "Fired, and was not said to" };
+
+// On their own scale: they come from other texts than the excerpts.
 function counterexamples(examples) {
-  const scale = Math.max(...examples.flatMap(({ activation, expected }) => [Math.abs(activation ?? 0), Math.abs(expected ?? 0)]), 1e-9);
-  const kinds = d3.groups(examples, ({ sort }) => sort);
-  return kinds.map(([sort, some]) => el("div", {},
-    el("h4", {}, `${sort === "false-positive" ? "Said to fire, and did not" : "Fired, and was not said to"} (${some.length})`),
-    el("ul", { class: "examples" }, some.map((one) => {
-      const last = el("span", { class: "tokens overlaid" });
-      const item = el("span", {}, visible(one.tokens.at(-1) ?? ""));
-      coloured(item, "v", one.activation, scale);
-      coloured(item, "s", one.expected, scale);
-      last.append(item);
-      return el("li", {},
-        el("span", { class: "context" }, one.tokens.slice(0, -1).map(visible).join(""), last),
-        el("span", { class: "note" }, `true ${exact(one.activation)}, said ${exact(one.expected)} · from ${words(one.from)}, for the ${one.for}`));
-    }))));
+  const values = examples.flatMap(({ activation, expected }) => [Math.abs(activation ?? 0), Math.abs(expected ?? 0)]);
+  const scale = Math.max(...values, 1e-9);
+  return el("div", { class: "pair" }, d3.groups(examples, ({ sort }) => sort).map(([sort, some]) =>
+    el("div", {}, el("h4", {}, SORTS[sort] ?? words(sort), el("small", {}, ` ${count(some.length)}`)),
+      fewFirst(some, (one) => counterexample(one, scale), "ul", "examples"))));
+}
+
+function counterexample({ tokens, activation, expected, from, for: whom }, scale) {
+  const last = el("span", {}, visible(tokens.at(-1) ?? ""));
+  coloured(last, "v", activation, scale);
+  coloured(last, "s", expected, scale);
+  return el("li", {},
+    el("span", { class: "context" }, tokens.slice(0, -1).map(visible).join(""), el("span", { class: "tokens overlaid" }, last)),
+    el("span", { class: "note" }, `true ${exact(activation)}, said ${exact(expected)} · from ${words(from)}, for the ${whom}`));
+}
+
+// The first few of a list, and a button for the rest of it.
+function fewFirst(rows, shown, name = "div", kind = null) {
+  const list = el(name, { class: kind }, rows.slice(0, AT_FIRST).map(shown));
+  const rest = rows.length - AT_FIRST;
+  const more = rest > 0 && el("button", { class: "more", onclick: () => {
+    append(list, rows.slice(AT_FIRST).map(shown));
+    more.remove();
+    const next = list.children[AT_FIRST];
+    (next.querySelector("[role=option]") ?? next).focus();
+  } }, `${count(rest)} more`);
+  return [list, more];
 }
 
 // Excerpts
 
-function excerptSection(page) {
+function excerptSection({ page }) {
   const scale = scaleOf(page.groups);
   const places = page.simulations.map((_, place) => place).filter((place) => page.groups.some(({ excerpts }) => excerpts.some(({ simulated }) => place in simulated)));
   const now = { place: places[0] ?? null };
@@ -180,18 +199,10 @@ function pickOf(pick, groups, how) {
 }
 
 function groupOf({ set, excerpts, pick }, how) {
-  const holder = el("div");
-  function draw(all) {
-    const shown = all ? excerpts : excerpts.slice(0, AT_FIRST);
-    const more = excerpts.length - shown.length;
-    fill(holder, shown.map((excerpt, place) => excerptOf(excerpt, `${pick} excerpt ${place + 1}, ${set}`, how)),
-      more > 0 && el("button", { class: "more", onclick: () => {
-        draw(true);
-        holder.children[AT_FIRST]?.querySelector("[role=option]")?.focus();
-      } }, `${count(more)} more`));
-  }
-  draw(false);
-  return el("div", { class: "group" }, el("h4", {}, set, el("small", {}, ` ${many(excerpts.length, "excerpt")}`)), holder);
+  const places = new Map(excerpts.map((excerpt, place) => [excerpt, place]));
+  return el("div", { class: "group" },
+    el("h4", {}, set, el("small", {}, ` ${many(excerpts.length, "excerpt")}`)),
+    fewFirst(excerpts, (excerpt) => excerptOf(excerpt, `${pick} excerpt ${places.get(excerpt) + 1}, ${set}`, how)));
 }
 
 function excerptOf(excerpt, label, how) {
@@ -209,41 +220,56 @@ function excerptOf(excerpt, label, how) {
 
 // Numbers beside the excerpts
 
-function scoreSection(page, told) {
-  const series = [
-    ...(told ? told.scores.map((score) => ({ label: told.scores.length > 1 ? scoreName(score) : "explanation", score })) : []),
-    ...page.explanations.filter((one) => one !== told).flatMap((one, place) => one.scores.map((score) => ({ label: `other explanation ${place + 1}`, score }))),
-    ...page.baselines.flatMap(({ name, scores }) => scores.map((score) => ({ label: name, score, baseline: true }))),
-  ].map((one, place) => ({ ...one, colour: seriesColour(one, place) }));
-  const names = [...new Set(series.flatMap(({ score }) => (score.figures ?? []).map(({ name }) => name)))];
-  if (!names.length) return section("Scores", { id: "scores", missing: page.missing.scores ?? "No score could be computed." });
-  const of = ({ score }, name) => (score.figures ?? []).find((figure) => figure.name === name);
+// The explanations' scores beside the baselines', a figure of a method at a time.
+function scoreSection({ page, told }) {
+  const others = page.explanations.filter((one) => one !== told);
+  const named = [
+    ...(told ? [["explanation", told]] : []),
+    ...others.map((one, place) => [others.length > 1 ? `other explanation ${place + 1}` : "other explanation", one]),
+    ...page.baselines.map((one) => [one.name, one]),
+  ];
+  const all = named.flatMap(([label, one]) => one.scores.map((score) => ({ label, score })));
+  const methods = [...new Set(all.map(({ score }) => score.method))];
+  const measures = methods.flatMap((method) => {
+    const of = all.filter(({ score }) => score.method === method).flatMap(({ score }) => score.figures ?? []);
+    return [...new Set(of.map(({ name }) => name))].map((name) => ({ method, name }));
+  });
+  const failed = all.filter(({ score }) => score.error);
+  const failures = failed.length > 0
+    && el("ul", {}, failed.map(({ label, score }) => el("li", { class: "alert" }, readable(`${label}: ${score.error}`))));
+  if (!measures.length) return section("Scores", { id: "scores", missing: page.missing.scores ?? "No score could be computed." }, failures);
   const body = el("div");
-  function draw(name) {
-    const there = series.filter((one) => of(one, name));
-    fill(body,
-      scoreChart(there.map((one) => ({ ...one, ...of(one, name) })), name),
-      el("ul", { class: "values" }, there.map((one) => {
-        const figure = of(one, name);
-        const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
-        swatch.style.setProperty("--colour", one.colour);
-        const value = figure.value === null ? el("span", { class: "missing" }, readable(figure.why ?? "absent")) : withInterval(figure.value, figure.low, figure.high);
-        return el("li", {}, swatch, el("span", {}, readable(one.label)), el("span", { class: "number" }, value));
-      })),
-      el("p", { class: "note" }, noteOf(of(there[0], name))));
-  }
-  draw(names[0]);
-  return section("Scores", { id: "scores" }, names.length > 1 && select("Figure", names.map((name) => [name, words(name)]), names[0], draw), body, failedScores(series));
+  const draw = (place) => fill(body, scoresOf(all, measures[place]));
+  draw(0);
+  const options = measures.map(({ method, name }, place) => [String(place), methods.length > 1 ? `${method}: ${words(name)}` : words(name)]);
+  return section("Scores", { id: "scores", tools: options.length > 1 && select("Figure", options, "0", (place) => draw(Number(place))) }, body, failures);
+}
+
+function scoresOf(all, { method, name }) {
+  const there = all
+    .filter(({ score }) => score.method === method)
+    .flatMap(({ label, score }) => (score.figures ?? []).filter((figure) => figure.name === name).map((figure) => ({ label, by: score.simulator, figure })));
+  const several = new Set(there.map(({ label }) => label)).size < there.length;
+  const shown = there.map(({ label, by, figure }, place) => ({
+    ...figure,
+    label: readable(several && by && by !== label ? `${label} by ${by}` : label),
+    colour: seriesColour(label === "null", place),
+  }));
+  return [
+    scoreChart(shown, name),
+    el("ul", { class: "values" }, shown.map(({ label, colour, value, low, high, why }) => {
+      const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.setProperty("--colour", colour);
+      const told = value === null ? el("span", { class: "missing" }, readable(why ?? "absent")) : withInterval(value, low, high);
+      return el("li", {}, swatch, el("span", {}, label), el("span", { class: "number" }, told));
+    })),
+    el("p", { class: "note" }, noteOf(shown[0])),
+  ];
 }
 
 const noteOf = (figure) => (figure.excerpts ? `n = ${many(figure.excerpts, "held-out excerpt")}, ${many(figure.tokens ?? 0, "token")}` : "held-out excerpts");
 
-function failedScores(series) {
-  const failed = series.filter(({ score }) => score.error);
-  return failed.length > 0 && el("ul", {}, failed.map(({ label, score }) => el("li", { class: "alert" }, readable(`${label}: ${score.error}`))));
-}
-
-function scatterSection(page) {
+function scatterSection({ page }) {
   const place = page.simulations.findIndex(({ line }) => line);
   if (place < 0) return section("Simulation", { id: "scatter", missing: page.missing.simulations ?? "No held-out excerpt was simulated." });
   const { line } = page.simulations[place];
@@ -267,7 +293,7 @@ function scatterSection(page) {
     el("p", { class: "note" }, told));
 }
 
-function statisticsSection(page) {
+function statisticsSection({ page }) {
   const { stats, histogram } = page;
   const labels = { tokens: count, mean: exact, variance: exact, skewness: exact, kurtosis: exact, max: exact, min: exact, active: (x) => percent(x, 2), active_negative: (x) => percent(x, 2) };
   const names = { active: "tokens above 0.3 of the maximum", active_negative: "tokens below 0.3 of the minimum", max: "maximum", min: "minimum" };
@@ -279,7 +305,7 @@ function statisticsSection(page) {
     el("dl", { class: "figures" }, list));
 }
 
-function tokenSection(page) {
+function tokenSection({ page }) {
   const { highest, lowest, tokens, excerpts } = page.tokens;
   const list = (rows, title) => rows.length > 0 && [
     lowest.length > 0 && highest.length > 0 && el("h3", {}, title),
@@ -308,47 +334,50 @@ const LISTS = {
   downstream: ["Units behind it that it excites", "Units behind it that it inhibits"],
 };
 
-function connectionSection(page, rows) {
+function connectionSection({ page, rows }) {
   const found = page.connections;
   if (!found) return section("Connections by weights", { id: "connections", missing: page.missing.connections });
   if (found.error) return section("Connections by weights", { id: "connections", missing: `${found.error.message ?? found.error.kind}.` });
   const known = new Map(rows.map(({ name, address }) => [name, address]));
-  const named = (one) => (one.token === undefined ? unitLink(one.unit, known) : token(one.token));
+  const named = (one) => (one.token === undefined ? unitLink(one.unit, known) : [token(one.token), one.token.includes("\ufffd") && el("small", {}, ` ${one.id}`)]);
   const pair = ([highest, lowest], lists, part) => [
     [highest, lists.positive],
     [lowest, lists.negative],
   ].map(([title, some]) => el("div", {}, el("h3", {}, title, part && el("small", {}, ` ${part}`)),
     some?.length ? bars(some.map((one) => ({ name: named(one), value: one.weight, note: exact(one.weight) })), title) : el("p", { class: "missing" }, "None.")));
-  const parts = (name, of) => (of.positive ? [[null, of]] : Object.entries(of)).map(([part, lists]) => pair(LISTS[name], lists, part === "input" ? null : part));
+  const spread = ({ sd, of }) => typeof sd === "number" && el("p", { class: "note" }, `Standard deviation ${exact(sd)} over ${many(of, "weight")}.`);
+  const parts = (name, of) => (of.positive ? [[null, of]] : Object.entries(of)).map(([part, lists]) => [pair(LISTS[name], lists, part === "input" ? null : part), spread(lists)]);
   return section("Connections by weights", { id: "connections", note: "What the weights alone say, whatever the text." },
     Object.keys(LISTS).map((name) => (found[name] ? el("div", { class: "pair" }, parts(name, found[name])) : el("p", { class: "missing" }, `${LISTS[name][0]}: ${readable(found.absent?.[name] ?? "not asked for")}.`))));
 }
 
 const unitLink = (name, known) => (known.has(name) ? el("a", { href: link(known.get(name)) }, name) : el("span", { title: "not in this report" }, name));
 
-function effectSection(page) {
+function effectSection({ page }) {
   const { effects } = page;
-  if (!effects) return section("Effects of silencing it", { id: "effects", missing: page.missing.effects });
-  if (effects.error) return section("Effects of silencing it", { id: "effects", missing: `${effects.error.message ?? effects.error.kind}.` });
+  if (!Array.isArray(effects)) return section("Effects of silencing it", { id: "effects", missing: page.missing.effects });
   return section("Effects of silencing it", { id: "effects", note: "Changes of the subject's output per token, in nats, with 95% intervals." },
-    Object.entries(effects).filter(([, effect]) => effect && typeof effect === "object").map(([by, effect]) => effectOf(by, effect)));
+    effects.map(effectOf));
 }
 
-function effectOf(by, effect) {
+function effectOf(effect) {
+  const { replaced_by: by } = effect;
   const rows = Object.entries(effect).filter(([, of]) => of && typeof of === "object" && "loss" in of);
-  const cell = (of, name) => {
+  const nats = (of, name) => {
     const [low, high] = of[`${name}_interval`] ?? [];
-    return el("span", {}, exact(of[name]), typeof low === "number" && el("small", {}, ` [${exact(low)}, ${exact(high)}]`));
+    return el("div", {}, el("dt", {}, { loss: "loss", kl: "KL", jsd: "JSD" }[name]),
+      el("dd", {}, exact(of[name]), typeof low === "number" && el("small", {}, ` [${exact(low)}, ${exact(high)}]`)));
   };
-  const moved = (title, tokens) => tokens?.length > 0 && el("div", {}, el("h4", {}, title), bars(tokens.map((one) => ({ name: token(one.token), value: one.logit, note: exact(one.logit) })), title));
+  const moved = (title, tokens) => tokens?.length > 0
+    && el("div", {}, el("h4", {}, title), bars(tokens.map((one) => ({ name: token(one.token), value: one.logit, note: exact(one.logit) })), title));
   return [
-    el("h3", {}, `With ${by === "zero" ? "zero" : `its ${words(by)}`} in its place`, typeof effect.value === "number" && ` (${exact(effect.value)})`),
-    table([{ label: "Excerpts", cell: ([name, of]) => [words(name), el("small", {}, ` n = ${count(of.excerpts)}`)] }, ...FIGURES.map((name) => ({ label: { loss: "loss", kl: "KL", jsd: "JSD" }[name], number: true, cell: ([, of]) => cell(of, name) }))], rows, { caption: `Effects of putting ${by} in its place`, dense: true }),
+    el("h3", {}, `With ${by === "zero" ? "zero" : `its ${words(by)}`} in its place`, typeof effect.value === "number" && el("small", {}, ` ${exact(effect.value)}`)),
+    rows.map(([name, of]) => el("div", {}, el("h4", {}, words(name), el("small", {}, sizeOf(of))), el("dl", { class: "nats" }, FIGURES.map((figure) => nats(of, figure))))),
     el("div", { class: "pair" }, moved("Logits that rise", effect.raises), moved("Logits that fall", effect.lowers)),
   ];
 }
 
-function provenanceSection(page) {
+function provenanceSection({ page }) {
   return section("Where this comes from", { id: "provenance" },
     el("dl", { class: "facts" }, page.provenance.map(([name, value]) => el("div", {}, el("dt", {}, readable(words(name))), el("dd", {}, el("code", {}, readable(value)))))),
     Object.values(page.missing).length > 0 && el("details", {}, el("summary", {}, "What this page does not have"), el("ul", {}, Object.values(page.missing).map((sentence) => el("li", {}, readable(sentence))))));

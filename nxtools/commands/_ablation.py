@@ -10,11 +10,11 @@ import click
 
 from nxtools.commands._assistants import check_unused, typed
 from nxtools.commands._base import Shared, engine_or_offline, family, run_units
-from nxtools.commands._explained import HUMAN, with_previous
+from nxtools.commands._scoring import SOMETIMES, Scoring
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from nxtools.progress import Progress
     from nxtools.stage import Answered, Counts, Pull, Step
@@ -61,10 +61,7 @@ def check_no_ablation() -> None:
 def run(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.commands._ablating import Ablation
     from nxtools.commands._pools import Pools
-    from nxtools.commands._rated import Rated
-    from nxtools.commands._transfer import transfer_of
     from nxtools.score.ablation_summary import AblationSummary
-    from nxtools.score.series import SERIES, TABLES
 
     check_unused("ablation", "simulation")
     if options["simulator"] != "pattern":
@@ -72,25 +69,25 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         raise UsageError("ablation scores simulations that the lines have", hint=hint)
     effects = _effects(options["effects"])
     plot = _plot_file(options["plot"])
-    wanted = {"all": (*SERIES, *TABLES), "null": ("explanation", "null"), "none": ("explanation",)}[
-        options["baselines"]
-    ]
+    scoring = Scoring(options)
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
-    summary = AblationSummary((*wanted, "paraphrase", "truth", "unrevised", HUMAN))
+    summary = AblationSummary((*scoring.wanted, *SOMETIMES))
     made: list[Ablation] = []
     engines: list[_Ablator] = []
-    transfer, rated = transfer_of(options), Rated(options["ratings"])
-
-    def prepare(units: Iterable[Record]) -> Iterable[Record]:
-        units = rated.prepare(units if transfer is None else transfer(units))
-        return with_previous(units) if "null" in wanted else units
 
     def begin(store: Store) -> Callable[[Record], Step]:
         engines.append(_Ablator(options, store))
         engine = engine_or_offline(shared, "score", engines[-1])
         calibration = options["calibration"] or "linear"
         one = Ablation(
-            engine, pools, wanted, options["literals"], calibration, effects, options["dtype"], summary
+            engine,
+            pools,
+            scoring.wanted,
+            options["literals"],
+            calibration,
+            effects,
+            options["dtype"],
+            summary,
         )
         made.append(one)
         return made[-1].step
@@ -104,15 +101,13 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
             f"{counts.units} units; {counts.computed} replacements computed, {counts.from_store} from the "
             f"store, {counts.failed} failed{''.join(engine.told() for engine in engines)}"
         )
-        rated.say(progress)
-        if transfer is not None and transfer.without:
-            progress.say(transfer.told())
+        scoring.say(progress)
         if plot is not None:
             from nxtools.score.ablation_plot import plot as draw
 
             draw(summary.points, plot)
 
-    return run_units(shared, begin, prepare=prepare, each=rated.each, finish=say)
+    return run_units(shared, begin, prepare=scoring.prepare, each=scoring.each, finish=say)
 
 
 def _effects(text: str) -> tuple[str, ...]:

@@ -1,0 +1,225 @@
+"""nx-score --method correlation: how well explanations predict activations on held-out excerpts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nxtools.commands._assistants import Assisted, Ceilings, check_unused
+from nxtools.commands._base import Shared, engine_or_offline, run_units
+from nxtools.commands._explained import (
+    PREVIOUS,
+    only_words,
+    series_of,
+    simulated,
+    start_anew,
+    with_baselines,
+)
+from nxtools.commands._scoring import SOMETIMES, Scoring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nxtools.commands._pools import Pools
+    from nxtools.progress import Progress
+    from nxtools.score.series import Job, Target
+    from nxtools.score.summary import Summary
+    from nxtools.stage import Counts, Engine, Failure, Step
+    from nxtools.store import Store
+    from nxtools.stream import Record
+
+METHOD = "correlation"
+
+# series, what on the line gets the score, who predicts, and what is asked; or a Failure: why nothing is.
+_Entry = tuple[str | None, dict[str, Any], str, Any]
+
+
+def run(shared: Shared, options: dict[str, Any]) -> int:
+    from nxtools.commands._pools import Pools
+    from nxtools.score.series import TABLES
+    from nxtools.score.summary import Summary
+    from nxtools.stage import LocalEngine
+
+    pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+    engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
+    scoring = Scoring(options)
+    always = tuple(series for series in scoring.wanted if series not in TABLES)
+    summary, ceilings = Summary(always, perhaps=(*SOMETIMES, *TABLES)), Ceilings(shared)
+    of_all = {"literals": options["literals"], "calibration": options["calibration"]}
+    one = Correlation(engine, pools, scoring.wanted, of_all, summary, ceilings)
+
+    def say(progress: Progress, counts: Counts) -> None:
+        counts.failed += one.refused
+        if summary.layers():
+            for line in [*summary.lines(), *ceilings.lines()]:
+                progress.say(line)
+        progress.say(
+            f"{counts.units} units; {counts.computed} scores computed, {counts.from_store} from the store, "
+            f"{counts.failed} failed"
+        )
+        scoring.say(progress)
+
+    if options["simulator"] != "pattern":
+        return _by_model(shared, options, one.step, scoring, say)
+    check_unused("patterns", "simulation")
+    return run_units(shared, lambda store: one.step, prepare=scoring.prepare, each=scoring.each, finish=say)
+
+
+def _by_model(
+    shared: Shared,
+    options: dict[str, Any],
+    score: Callable[[Record], Step],
+    scoring: Scoring,
+    say: Callable[[Progress, Counts], None],
+) -> int:
+    """Scores of simulations by a language model, made where they are not stored."""
+    from nxtools.score.series import SCORED_ON
+    from nxtools.simulate.assistant import Simulating, Simulator
+
+    assisted = Assisted(shared, options, "simulate", options["simulator"])
+    simulators: list[Simulator] = []
+
+    def begin(store: Store) -> Callable[[Record], Step]:
+        asking = assisted.asking(options["simulator"], store)
+        prompt = Path(options["prompt"]) if options["prompt"] else None
+        simulator = Simulator(Simulating(asking, options["simulation"], prompt, options["examples"]))
+        simulators.append(simulator)
+
+        def step(record: Record) -> Step:
+            simulated = yield from simulator.step(record, (SCORED_ON,))
+            return (yield from score(simulated))
+
+        return step
+
+    return assisted.run(
+        begin,
+        unread=lambda: sum(simulator.excerpts_failed for simulator in simulators),
+        told=lambda: "; ".join(simulator.described() for simulator in simulators),
+        prepare=scoring.prepare,
+        each=scoring.each,
+        also=say,
+    )
+
+
+def _score(jobs: list[Any]) -> list[Any]:
+    from nxtools.score.series import score
+
+    return score(jobs)
+
+
+class Correlation:
+    """What is done with one unit. refused: explanations of which nothing could be asked."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pools: Pools,
+        wanted: tuple[str, ...],
+        of_all: dict[str, Any],
+        summary: Summary,
+        ceilings: Ceilings,
+    ) -> None:
+        self.engine, self.pools = engine, pools
+        self.wanted, self.of_all = wanted, of_all
+        self.summary, self.ceilings = summary, ceilings
+        self.refused = 0
+
+    def step(self, record: Record) -> Step:
+        from nxtools.known import known
+        from nxtools.score.replicates import unpacked
+        from nxtools.score.series import VERSION, Target
+        from nxtools.stage import Failure, Question
+        from nxtools.unit import Unit
+
+        previous = record.pop(PREVIOUS, None)
+        if record.get("error") or record.get("dead"):
+            return record
+        target = Target(Unit(record), self.pools.of, self.pools.table)
+        told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
+        for explanation in told:
+            start_anew(explanation, METHOD)
+        entries: list[_Entry] = [
+            (series_of(entry), entry, *prediction)
+            for entry in told
+            for prediction in self._predictions(target, entry)
+        ]
+        baselines = self._baselines(target, previous) if told else []
+        entries += baselines
+        if not entries:
+            return record
+        at_hand = self.pools.digest(target.unit)
+        seen = yield from known(target.unit)
+        jobs = [job for *_, job in entries if not isinstance(job, Failure)]
+        fields = [self._fields(job, seen.digests, at_hand) for job in jobs]
+        questions = [
+            Question("score", VERSION, asked, self.engine, job, kind="score")
+            for job, asked in zip(jobs, fields, strict=True)
+        ]
+        answers = iter((yield questions) if questions else [])
+        self.refused += len(entries) - len(jobs)
+        followed: set[str | None] = set()  # the summary follows a unit's first score of each series
+        for series, entry, simulator, job in entries:
+            answer = job if isinstance(job, Failure) else next(answers)
+            score: Record = {"method": METHOD, "simulator": simulator}
+            follow = None if series in followed else series
+            followed.add(series)
+            if isinstance(answer, Failure):
+                entry["scores"].append(score | {"error": answer.record()})
+                if follow is not None:
+                    self.summary.fail(follow)
+                continue
+            entry["scores"].append(score | answer["score"] | {"replicates": answer["replicates"]})
+            if follow is not None:
+                drawn, unit = unpacked(answer["replicates"]), target.unit
+                self.summary.add(follow, unit.layer, unit.name, answer["score"], drawn, seen.documents)
+        if baselines:
+            with_baselines(record, (entry for _, entry, _, _ in baselines), METHOD)
+        return record
+
+    def _fields(self, job: Job, digests: dict[str, str], at_hand: str | None) -> Record:
+        from nxtools.score.series import TABLES, question
+
+        table = self.pools.table_digest(job.target.unit, TABLES[job.series]) if job.series in TABLES else None
+        return question(job, digests, at_hand, table)
+
+    def _predictions(self, target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
+        """By every simulator whose simulations the explanation carries, or else by running its pattern."""
+        from nxtools.explain.pattern import to_run
+        from nxtools.score.series import Job
+        from nxtools.stage import Failure
+
+        found: list[tuple[str, Job | Failure]] = []
+        for simulator, by, expected in simulated(explanation):
+            self.ceilings.note(by)
+            if expected:
+                sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
+                found.append(
+                    (simulator, Job(target, "explanation", expected=expected, sign=sign, **self.of_all))
+                )
+            else:
+                message = "every simulation of the held-out excerpts is an error"
+                found.append((simulator, Failure("score", "no-simulation", message)))
+        pattern = to_run(explanation)
+        if found or pattern is None:  # words that no pattern says, and that nobody simulated
+            return found
+        if words := only_words(explanation):
+            return [("pattern", words)]
+        return [("pattern", Job(target, "explanation", text=pattern, **self.of_all))]
+
+    def _baselines(self, target: Target, previous: tuple[str, str | None] | None) -> list[_Entry]:
+        from nxtools.score.series import TABLES, Job
+
+        found: list[_Entry] = []
+        for series in self.wanted[1:]:
+            if series in TABLES and not target.has_table(series):
+                continue
+            entry: Record = {"name": series, "scores": []}
+            if series == "null":
+                if previous is None or previous[1] is None:
+                    continue  # the first of its layer has no unit before it
+                entry |= {"explanation_of": previous[0], "text": previous[1]}
+                found.append((series, entry, "pattern", Job(target, series, text=previous[1], **self.of_all)))
+            else:
+                entry |= {"literals": self.of_all["literals"]} if series == "token-list" else {}
+                found.append((series, entry, series, Job(target, series, **self.of_all)))
+        return found

@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench bless clean
+.PHONY: demo test check bench screenshots bless clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,6 +42,11 @@ check: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/run.py
+
+# Pictures for the docs, of the demo.
+screenshots: $(VENV)/browser
+	test -f $(DEMO)/scored.jsonl || $(MAKE) demo
+	$(BIN)/python docs/screenshots.py $(DEMO)/scored.jsonl
 
 bless: $(VENV)/dev
 	$(BIN)/python -m pytest tests/test_golden.py --bless

@@ -21,6 +21,7 @@ def main() -> None:
     run("recording.py", "--subject", "samples/pydoc-1m", "--memory", "2000,20000", "python-docs")
     run("pipe.py")
     run("reports.py")
+    run("view.py")
     run("quality.py")
     run("baselines.py")
     run("assistant.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,19 +79,17 @@ def serve(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:
         )
         site.warm_up()
         progress.say(f"{len(index.rows):,} units; Ctrl-C ends it")
-        _serve(shared, site, options, progress)
+        _serve(shared, site, options)
+        progress.say("ended")
     return shared.status(Counts(skipped=index.skipped))
 
 
-def _serve(shared: Shared, site: Site, options: dict[str, Any], progress: Progress) -> None:
+def _serve(shared: Shared, site: Site, options: dict[str, Any]) -> None:
     """Until Ctrl-C."""
     port = PORT if options["port"] is None else options["port"]
-    with _listening(site, port, shared.command) as server:
+    with suppress(KeyboardInterrupt), _listening(site, port, shared.command) as server:
         _announce(server.url)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            progress.say("ended")
+        server.serve_forever()
 
 
 def _listening(site: Site, port: int, command: str) -> Server:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from nxtools.errors import NxError
+from nxtools.errors import InputError, NxError
 from nxtools.stream import Record, dump
 from nxtools.view.html import document, served_policy
 from nxtools.view.index import Changed, Index
@@ -71,29 +71,32 @@ class Site:
 
     def get(self, path: str) -> tuple[str, bytes]:
         """Media type and bytes. Refused."""
-        first, _, rest = path.removeprefix("/").partition("/")
-        if first == "" and not rest:
+        if path == "/":
             return "text/html; charset=utf-8", self._start
-        if first == "rows" and not rest:
+        if path == "/rows":
             return JSON, self._rows
-        if first == "units":
-            return JSON, self._unit(unquote(rest))
-        if first == "parts" and unquote(rest) in self._parts:
-            return JSON, dump(self._parts[unquote(rest)]())
+        room, name = _named(path)
+        if room == "units":
+            return JSON, self._unit(name)
+        if room == "parts" and name in self._parts:
+            return JSON, dump(self._parts[name]())
         raise Refused(HTTPStatus.NOT_FOUND, "there is nothing of this name")
 
     def answer(self, path: str, question: bytes) -> bytes:
         """To what somebody typed. Refused."""
-        first, _, rest = path.removeprefix("/").partition("/")
-        answer = self._answers.get(unquote(rest)) if first == "answers" else None
+        room, name = _named(path)
+        answer = self._answers.get(name) if room == "answers" else None
         if answer is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing of this name")
         try:
             asked = orjson.loads(question)
         except orjson.JSONDecodeError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, "a question is JSON") from error
-        with self._lock:
-            return dump(answer(asked))
+        try:
+            with self._lock:
+                return dump(answer(asked))
+        except InputError as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
 
     def _unit(self, address: str) -> bytes:
         try:
@@ -105,6 +108,12 @@ class Site:
         with self._lock:
             self._complete(record)
         return dump(page(record))
+
+
+def _named(path: str) -> tuple[str, str]:
+    """`/units/0%3A7` in its parts."""
+    room, _, name = path.removeprefix("/").partition("/")
+    return room, unquote(name)
 
 
 class Server(ThreadingHTTPServer):
@@ -152,21 +161,23 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._check_caller()
             kind, body = made(urlsplit(self.path).path)
-            status = HTTPStatus.OK
         except Refused as refused:
-            status, kind, body = refused.status, "text/plain; charset=utf-8", str(refused).encode()
+            self.send_error(refused.status, str(refused))
         except NxError as error:
-            status, kind, body = (
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "text/plain; charset=utf-8",
-                str(error).encode(),
-            )
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         except Exception as error:
             said = f"this is a bug: {type(error).__name__}: {error}"
             self.server.warn(said)
-            status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", said.encode()
-        if status is not HTTPStatus.OK:
-            self.close_connection = True  # there may be a question left that nobody has read
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, said)
+        else:
+            self._send(HTTPStatus.OK, kind, body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """In plain words. A question may be left that nobody has read, so the connection ends."""
+        self.close_connection = True
+        self._send(code, "text/plain; charset=utf-8", (message or "").encode("utf-8", "replace"))
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         for name, value in self._headers(kind, len(body)).items():
             self.send_header(name, value)

@@ -165,10 +165,13 @@ def test_a_unit_and_back_to_the_same_table(page: Page) -> None:
     page.get_by_role("combobox", name="Layer").select_option("1")
     page.get_by_label("Search", exact=True).fill("boat")
     before = units(page)
+    page.locator(".units tbody a").nth(1).scroll_into_view_if_needed()
+    down = page.evaluate("scrollY")
     page.locator(".units tbody a").nth(1).click()
     page.wait_for_selector(f"h1:text-is('Unit {before[1]}')")
     assert page.url.endswith(f"#/unit/{before[1]}")
     assert page.title().startswith(f"Unit {before[1]}")
+    assert page.evaluate("[scrollY, document.activeElement.id]") == [0, "main"]
     page.get_by_role("link", name="Next").click()
     page.wait_for_selector(f"h1:text-is('Unit {before[2]}')")
     page.go_back()
@@ -176,6 +179,8 @@ def test_a_unit_and_back_to_the_same_table(page: Page) -> None:
     page.wait_for_selector(".units tbody tr")
     assert units(page) == before
     assert page.get_by_label("Search", exact=True).input_value() == "boat"
+    page.wait_for_function("down => Math.abs(scrollY - down) < 2", arg=down)
+    assert down > 300
 
 
 def test_going_to_a_unit_by_name_by_chance_and_by_address(page: Page, folder: Path) -> None:

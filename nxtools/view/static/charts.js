@@ -9,6 +9,7 @@ const seriesColour = (isNull, place) => (isNull ? "var(--null)" : `var(--series-
 // A chart with words for those who do not see it. `make(width)` gives Plot's options.
 function chart(label, title, make, note) {
   const holder = el("div", { class: "drawing" });
+  holder.style.minHeight = `${make(400).height}px`; // so that nothing moves when it is drawn
   let width = 0;
   new ResizeObserver(([{ contentRect }]) => {
     if (Math.abs(contentRect.width - width) < 1 || contentRect.width < 40) return;

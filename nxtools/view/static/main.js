@@ -138,6 +138,24 @@ function recall(name) {
 const voice = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
 const say = (text) => fill(voice, text);
 
+// Another page: from its top, or where it was left when somebody comes back to it.
+
+const left = new Map(); // how far down each entry of the history was left
+let entry = null;
+
+function enter() {
+  entry = history.state?.entry ?? `${Date.now()}-${left.size}`;
+  history.replaceState({ entry }, "");
+}
+
+async function turn() {
+  left.set(entry, scrollY);
+  enter();
+  await show();
+  main.focus({ preventScroll: true });
+  requestAnimationFrame(() => scrollTo(0, left.get(entry) ?? 0));
+}
+
 function begin() {
   const skip = el("a", { class: "skip", href: "#main" }, "Skip to the page");
   skip.addEventListener("click", (event) => {
@@ -145,7 +163,9 @@ function begin() {
     main.focus();
   });
   document.body.append(skip, banner(), main, voice);
-  addEventListener("hashchange", () => show().then(() => scrollTo(0, 0)));
+  history.scrollRestoration = "manual";
+  addEventListener("hashchange", turn);
+  enter();
   show();
 }
 

@@ -133,7 +133,9 @@ function unitTable(selection) {
     if (!keepPage) selection.first = 0;
     selection.update();
     draw();
-    history.replaceState(history.state, "", selection.written());
+    try {
+      history.replaceState(history.state, "", selection.written());
+    } catch {} // a browser may find that somebody types too fast; the next letter says it all
   }
 
   function draw() {

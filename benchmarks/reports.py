@@ -55,10 +55,14 @@ def repeated(units: str, literals: int, wanted: int) -> Path:
     scored = Path(units.replace("units.jsonl", f"scored-{literals}.jsonl"))
     run(["nx-explain", "--literals", str(literals), units, "-o", explained])
     run(["nx-score", explained, "-o", str(scored)])
+    return more(scored, scored.with_name(f"many-{literals}.jsonl"), wanted)
+
+
+def more(scored: Path, many: Path, wanted: int) -> Path:
+    """So many units in a file, made of fewer."""
     lines = scored.read_bytes().splitlines(keepends=True)
     layers = 1 + max(int(UNIT.search(line)[1]) for line in lines)
     copies = (moved(line, turn * layers) for turn in count() for line in lines)
-    many = scored.with_name(f"many-{literals}.jsonl")
     with many.open("wb") as file:
         file.writelines(islice(copies, wanted))
     return many

@@ -22,6 +22,7 @@ def main() -> None:
     run("pipe.py")
     run("reports.py")
     run("view.py")
+    run("serving.py")
     run("quality.py")
     run("baselines.py")
     run("assistant.py")

@@ -16,6 +16,7 @@ from fault_server import FaultServer, chat
 from gguf_model import CHAT, write_folder, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pooled import put_pool
 from scipy.stats import mannwhitneyu
 
 from nxtools.assistant.asking import Asking
@@ -25,7 +26,10 @@ from nxtools.judge.asked import read_written
 from nxtools.judge.choosing import Chosen, choose
 from nxtools.judge.figures import Verdict, figures, measure
 from nxtools.judge.judge import Judge, Judging
+from nxtools.judge.similar import Similar
 from nxtools.judge.surprisal import Surprisal
+from nxtools.pool import Shared
+from nxtools.recordings.pool import Pool
 from nxtools.records import Failure
 from nxtools.store import Store
 from nxtools.unit import Unit
@@ -101,6 +105,100 @@ def test_wrong_marks_are_as_many_and_on_other_tokens(values: list[list[float]]) 
         right = one if one.truth else other
         strengths = found.strengths[one.row]
         assert right.marks == {p for p, v in enumerate(strengths) if v >= 0.3 * strengths.max()}
+
+
+# The random pool behind the line
+
+
+def pooled(store: Store, seed: int = 0) -> tuple[str, dict[str, Any]]:
+    """A pool of 60 and 40 excerpts, and the maxima on them. Unit 1 mostly fires with unit 0, unit 2 never."""
+    rng, rows, ids = np.random.default_rng(seed), {}, {}
+    for which, count in (("evidence", 60), ("held-out", 40)):
+        fires = rng.random((3, count)) < 0.5
+        fires[1] = fires[0] ^ (rng.random(count) < 0.2)
+        fires[2] = ~fires[0]
+        peaks = np.where(fires, rng.uniform(2, 8, (3, count)), 0.0)
+        rows[which] = np.zeros((3, count, 6), np.float32)
+        rows[which][..., 2] = peaks
+        ids[which] = rng.integers(8, 10, (count, 6))
+    line = [" ship", "top", *(token for token, _ in FIRES), "random"]
+    return put_pool(store, [*line, " w8", " w9"], ids, rows), rows
+
+
+def few(pool: str) -> Record:
+    """A unit with two active excerpts, and none that is silent, as nx-top's own numbers may give it."""
+    rows = [("evidence", "top", [(" ship", 8.0)])]
+    rows += [("held-out", pick, [(f"{pick}", 0.0), *FIRES]) for pick in ("top", "random")]
+    told = {"id": "e", "text": '" mast"', "by": {"explainer": "pattern"}}
+    return unit(rows) | {"explanations": [told], "pool": {"blob": pool, "column": 0}}
+
+
+def shared(store: Store, pool: str) -> Shared:
+    return Shared(Pool(pool, store.open_blob))
+
+
+@pytest.mark.parametrize("negatives", ["random", "similar"])
+def test_silent_excerpts_that_the_line_lacks_come_from_the_held_out_pool(
+    tmp_path: Path, negatives: str
+) -> None:
+    """As many as there are active ones, never one on which the unit is active."""
+    store = Store(tmp_path)
+    pool, rows = pooled(store)
+    opened, similar = shared(store, pool), Similar() if negatives == "similar" else None
+    found = choose(Unit(few(pool)), "+", 0.1, 50, contrast=True, pool=lambda unit: opened, similar=similar)
+    assert isinstance(found, Chosen)
+    assert (len(found.active), len(found.silent)) == (2, 2)
+    numbers = [int(found.name(row), 16) - 61 for row in found.silent]  # behind the 60 of evidence
+    assert all(rows["held-out"][0, number].max() <= found.threshold for number in numbers)
+    assert all(found.tokens(row)[0].startswith(" w") and found.share(row) == 0 for row in found.silent)
+    if similar is not None:
+        assert {found.similar[row] for row in found.silent} == {("0:1", frozenset({2}))}
+        silent = np.flatnonzero(rows["held-out"][0].max(axis=1) == 0)
+        strongest = silent[np.argsort(-rows["held-out"][1, silent].max(axis=1))][:2]
+        assert numbers == strongest.tolist()
+
+
+def test_similar_are_units_whose_maxima_on_evidence_correlate(tmp_path: Path) -> None:
+    """Against NumPy; those on held-out excerpts play no part."""
+    store = Store(tmp_path)
+    digest, rows = pooled(store)
+    expected = np.corrcoef(rows["evidence"].max(axis=2))[0]
+    ((other, like),) = Similar().nearest(shared(store, digest), 0, "+")
+    assert (other, like) == (1, pytest.approx(expected[1], abs=1e-3))  # the pool is kept as float16
+    assert expected[2] < 0
+
+
+def test_in_fuzzing_the_tokens_of_the_similar_unit_are_the_wrong_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    pool, _ = pooled(store)
+    opened = shared(store, pool)
+    line = few(pool)
+    found = choose(Unit(line), "+", 0.1, 50, contrast=False, pool=lambda unit: opened, similar=Similar())
+    assert isinstance(found, Chosen)
+    (items,) = found.halves()
+    assert sorted((item.truth, item.marks) for item in items) == [
+        *[(False, frozenset({2}))] * 2,
+        *[(True, frozenset({2, 4}))] * 2,
+    ]
+
+
+def test_without_the_pool_the_reason_says_what_is_missing(tmp_path: Path) -> None:
+    for similar, kind in ((None, "no-silent"), (Similar(), "no-pool")):
+        found = choose(Unit(few("gone")), "+", 0.1, 50, contrast=True, similar=similar)
+        assert isinstance(found, Failure) and found.kind == kind
+
+
+def test_the_command_finds_the_pool_in_the_store(run: Any, tmp_path: Path) -> None:
+    pool, _ = pooled(Store(tmp_path / "cache"))
+    line = orjson.dumps(few(pool)) + b"\n"
+    for negatives in ("random", "similar"):
+        ran = run("nx-score", "--method", "detection", "--negatives", negatives, stdin=line)
+        assert ran.returncode == 0, ran.stderr
+        (score,) = orjson.loads(ran.stdout)["explanations"][0]["scores"]
+        assert (score["active"], score["silent"], score["auroc"]) == (2, 2, 1.0)
+        likes = [one.get("like") for one in score["judged"] if not one["truth"]]
+        assert likes == ([None, None] if negatives == "random" else ["0:1", "0:1"])
+        assert score.get("negatives", "random") == negatives
 
 
 # What judges are asked

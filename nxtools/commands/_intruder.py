@@ -41,7 +41,6 @@ class Intruder(Judged):
         return iter(units)
 
     def step(self, record: Record) -> Step:
-        from nxtools.judge.choosing import choose
         from nxtools.judge.intruder import ask, scored, trials
         from nxtools.judge.judge import Judge
         from nxtools.stage import Failure
@@ -51,7 +50,7 @@ class Intruder(Judged):
             return record
         assert isinstance(self._judge, Judge)
         unit = Unit(record)
-        chosen = choose(unit, unit.sign, self.options["active"], self.options["each"], contrast=True)
+        chosen = self.choose(unit, unit.sign, contrast=True)
         tried = chosen if isinstance(chosen, Failure) else trials(chosen, self.options["together"])
         failure: Failure | None = None
         score: Record = {"method": NAME, "simulator": self._judge.asking.name}

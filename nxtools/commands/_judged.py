@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nxtools.progress import Progress
     from nxtools.stage import Engine, Failure, Question, Step
     from nxtools.stream import Record
+    from nxtools.unit import Unit
 
     Asked = Generator[Sequence[Question], list[Any], Any]
 
@@ -34,11 +35,14 @@ class Judged:
     """
 
     def __init__(self, shared: Shared, options: dict[str, Any], nulls: int) -> None:
+        from nxtools.judge.similar import Similar
+
         self.options = options
         self.method = str(options["method"])
         self.refused = 0  # explanations that nothing could be asked about
         self._nulls = nulls if options["simulator"] != "pattern" else None
         self._pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
+        self._similar = Similar() if options["negatives"] == "similar" else None
         self.summary = self._summary()
         self._judge: Judge | Surprisal | Nearness | None = None
         self._engine: Engine | None = None
@@ -132,7 +136,6 @@ class Judged:
     ) -> Generator[Sequence[Question], list[Any], None]:
         """Puts a score beside an explanation's others."""
         from nxtools.explain.pattern import to_run
-        from nxtools.judge.choosing import choose
         from nxtools.judge.figures import FIGURES
         from nxtools.judge.score import scored
         from nxtools.stage import Failure
@@ -144,7 +147,7 @@ class Judged:
             self.refused += 1
             return self._fail(entry, series, score, only, 0)
         contrast = self.method != "fuzzing"
-        chosen = choose(unit, sign, self.options["active"], self.options["each"], contrast=contrast)
+        chosen = self.choose(unit, sign, contrast=contrast)
         if isinstance(chosen, Failure):
             self.refused += 1
             return self._fail(entry, series, score, chosen, 0)
@@ -164,6 +167,14 @@ class Judged:
                 series, unit.name, figures.values, figures.replicates, documents, found.judged, failed
             )
         return None
+
+    def choose(self, unit: Unit, sign: str, *, contrast: bool) -> Chosen | Failure:
+        """The excerpts that are judged."""
+        from nxtools.judge.choosing import choose
+
+        share, most = self.options["active"], self.options["each"]
+        pool, similar = self._pools.of, self._similar
+        return choose(unit, sign, share, most, contrast=contrast, pool=pool, similar=similar)
 
     @property
     def _name(self) -> str:

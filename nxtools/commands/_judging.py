@@ -47,6 +47,13 @@ judging_options = family(
             show_default=True,
             help="Excerpts in one prompt.",
         ),
+        click.option(
+            "--negatives",
+            type=click.Choice(["random", "similar"]),
+            default="random",
+            show_default=True,
+            help="Silent excerpts: random ones, or those on which similar units fire.",
+        ),
     ],
 )
 

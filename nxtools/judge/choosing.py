@@ -2,26 +2,27 @@
 
 A unit is *active* on an excerpt where its strength on the side that is explained rises above a share of its
 maximum on evidence: GELU and gated units are never exactly 0. Active excerpts come from the spread sample,
-which has them of every strength; where the line has none, from the top and random ones.
+which has them of every strength; where the line has none, from the top and random ones. Where the line has
+fewer silent ones than active ones, further ones come from the random pool that it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.explain.showing import on_side
+from nxtools.judge.beyond import JUDGED_ON, MARKED, Beyond, PoolOf, drawn, maxima, strengths_of
+from nxtools.judge.similar import Similar
 from nxtools.records import NO_TOKEN, Failure
 from nxtools.unit import Shown, Unit
 
-JUDGED_ON = "held-out"
-MARKED = 0.3  # of an excerpt's maximum: what Delphi marks in fuzzing
 ACTIVE = 0.1  # of the evidence's maximum
+WANTED = "nx-top --held-out"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Chosen:
     """Excerpts of one unit: `active` by falling strength, `silent` in random order; both are rows of `shown`.
 
     strengths: (n, tokens) on the side that is explained, NaN where left out. threshold: what a unit that is
-    active is above.
+    active is above. similar: the unit that fires on a silent excerpt, and the places where, if that is why
+    the excerpt was taken.
     """
 
     unit: Unit
@@ -50,6 +52,7 @@ class Chosen:
     threshold: float
     active: tuple[int, ...]
     silent: tuple[int, ...]
+    similar: Mapping[int, tuple[str, frozenset[int]]] = field(default_factory=dict)
 
     def tokens(self, row: int) -> list[str]:
         return self.shown.table.texts[row]
@@ -71,7 +74,14 @@ class Chosen:
 
     def halves(self) -> list[list[Item]]:
         """Each active excerpt with its own tokens marked, and with as many others; excerpts that have not so
-        many others are left out. No half has both versions of an excerpt."""
+        many others are left out. No half has both versions of an excerpt.
+
+        Where silent excerpts were taken for similar units, these are the wrong ones, with those units' tokens
+        marked, and there is one part."""
+        if self.similar:
+            wrong = [Item(row, False, self.similar[row][1]) for row in self.silent]
+            every = {row: Item(row, True, self._own(row)) for row in self.active} | {i.row: i for i in wrong}
+            return [[every[row] for row in self.order(list(every), "marks")]]
         first: list[Item] = []
         second: list[Item] = []
         for row in self.order(self.active, "marks"):
@@ -86,12 +96,16 @@ class Chosen:
     def _versions(self, row: int) -> tuple[Item, Item] | None:
         strengths = self.strengths[row]
         there = np.flatnonzero(~np.isnan(strengths)).tolist()
-        own = [place for place in there if strengths[place] >= MARKED * self._maxima[row]]
-        others = [place for place in there if place not in set(own)]
+        own = self._own(row)
+        others = [place for place in there if place not in own]
         if len(others) < len(own):
             return None
         others.sort(key=lambda place: drawn(self.unit.name, self.name(row), f"token {place}"))
-        return Item(row, True, frozenset(own)), Item(row, False, frozenset(others[: len(own)]))
+        return Item(row, True, own), Item(row, False, frozenset(others[: len(own)]))
+
+    def _own(self, row: int) -> frozenset[int]:
+        """The places where the unit fires most."""
+        return frozenset(np.flatnonzero(self.strengths[row] >= MARKED * self._maxima[row]).tolist())
 
     def mixed(self) -> list[Item]:
         """Active and silent excerpts in one order."""
@@ -101,25 +115,21 @@ class Chosen:
         ]
 
 
-def drawn(*names: str) -> bytes:
-    """Chance that is the same in every run."""
-    return blake2b("\0".join(names).encode("utf-8", "replace"), digest_size=8).digest()
-
-
-def maxima(strengths: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each row; 0 where all of it is left out."""
-    found: NDArray[np.float32] = np.nan_to_num(strengths, nan=0.0).max(axis=1, initial=0.0)
-    return found
-
-
-def strengths_of(activations: NDArray[np.float32], sign: str) -> NDArray[np.float32]:
-    """How strongly a unit fires on a side, on either one for "+-". NaN stays."""
-    return np.abs(activations) if sign == "+-" else on_side(activations, sign)
-
-
-def choose(unit: Unit, sign: str, share: float, most: int, *, contrast: bool) -> Chosen | Failure:
+def choose(
+    unit: Unit,
+    sign: str,
+    share: float,
+    most: int,
+    *,
+    contrast: bool,
+    pool: PoolOf = lambda unit: None,
+    similar: Similar | None = None,
+) -> Chosen | Failure:
     """At most `most` active and as many silent excerpts; a failure where there are no active ones, or with
     contrast no silent ones.
+
+    pool: where silent ones come from that the line lacks. similar: takes silent ones on which similar units
+    fire, in place of random ones.
     """
     evidence = maxima(strengths_of(unit.shown("evidence").table.activations, sign))
     peak = float(evidence.max(initial=0.0))
@@ -138,10 +148,50 @@ def choose(unit: Unit, sign: str, share: float, most: int, *, contrast: bool) ->
     rows = sorted(np.flatnonzero(among).tolist(), key=lambda row: (-highest[row], shown.excerpts[row], row))
     if len(rows) > most:  # of every strength alike
         rows = [rows[round(place)] for place in np.linspace(0, len(rows) - 1, most)]
+    if not rows:
+        return Failure("score", "no-active", f"no held-out excerpt is active: {WANTED} spread=20")
     chosen = Chosen(unit, sign, shown, strengths, peak, threshold, tuple(rows), ())
+    if similar is not None:
+        return _with_hard(chosen, share, pool, similar)
     quiet = np.flatnonzero(~fires & there & (picks == "random")).tolist()
-    silent = tuple(chosen.order(quiet, "silent")[:most])
-    if not rows or (contrast and not silent):
-        what, more = ("silent", "random=20") if rows else ("active", "spread=20")
-        return Failure("score", f"no-{what}", f"no held-out excerpt is {what}: nx-top --held-out {more}")
-    return Chosen(unit, sign, shown, strengths, peak, threshold, tuple(rows), silent)
+    chosen = replace(chosen, silent=tuple(chosen.order(quiet, "silent")[:most]))
+    if contrast and len(chosen.silent) < len(rows):
+        chosen = _with_random(chosen, pool)
+    if contrast and not chosen.silent:
+        return Failure("score", "no-silent", f"no held-out excerpt is silent: {WANTED} random=20")
+    return chosen
+
+
+def _with_random(chosen: Chosen, pool: PoolOf) -> Chosen:
+    """As many silent excerpts as active ones, as far as the pool has them."""
+    if (found := pool(chosen.unit)) is None:
+        return chosen
+    more, shown = Beyond(found, chosen.unit, chosen.sign), frozenset(chosen.shown.excerpts)
+    quiet = np.flatnonzero(more.highest <= chosen.threshold).tolist()
+    quiet = [place for place in quiet if more.names[place] not in shown]
+    quiet.sort(key=lambda place: drawn(chosen.unit.name, more.names[place], "silent"))
+    return _behind(chosen, more, quiet[: len(chosen.active) - len(chosen.silent)])
+
+
+def _with_hard(chosen: Chosen, share: float, pool: PoolOf, similar: Similar) -> Chosen | Failure:
+    """As many silent excerpts as active ones on which similar units fire, as far as the pool has them."""
+    unit, found = chosen.unit, pool(chosen.unit)
+    if found is None or unit.pool is None:
+        return Failure("score", "no-pool", "similar units are found in the random pool, which is not at hand")
+    more = Beyond(found, unit, chosen.sign)
+    column, silent = int(unit.pool["column"]), more.highest <= chosen.threshold
+    hard = list(islice(similar.excerpts(found, column, chosen.sign, silent, share), len(chosen.active)))
+    if not hard:
+        return Failure("score", "no-similar", "similar units fire nowhere where this one is silent")
+    first = len(chosen.shown.picks)
+    chosen = _behind(chosen, more, [one.place for one in hard])
+    names = {first + n: (f"{unit.layer}:{one.column}", one.marks) for n, one in enumerate(hard)}
+    return replace(chosen, similar=names)
+
+
+def _behind(chosen: Chosen, more: Beyond, places: Sequence[int]) -> Chosen:
+    """With excerpts of the pool as further silent ones."""
+    shown = more.behind(chosen.shown, places)
+    added = range(len(chosen.shown.picks), len(shown.picks))
+    strengths = strengths_of(shown.table.activations, chosen.sign)
+    return replace(chosen, shown=shown, strengths=strengths, silent=(*chosen.silent, *added))

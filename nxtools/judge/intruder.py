@@ -15,7 +15,8 @@ import numpy as np
 
 from nxtools.assistant.protocol import Completion, Message, Slot, Slots
 from nxtools.judge.asked import Form, numbered, read_slot, unfenced
-from nxtools.judge.choosing import Chosen, drawn
+from nxtools.judge.beyond import drawn
+from nxtools.judge.choosing import Chosen
 from nxtools.judge.figures import Floats, resampled
 from nxtools.judge.judge import Asked, Judge
 from nxtools.records import Failure

@@ -21,7 +21,8 @@ from nxtools.judge.asked import (
     read_written,
     written,
 )
-from nxtools.judge.choosing import Chosen, Item, strengths_of
+from nxtools.judge.beyond import strengths_of
+from nxtools.judge.choosing import Chosen, Item
 from nxtools.stage import Failure, Question
 from nxtools.stream import Record
 

@@ -40,6 +40,8 @@ def scored(
     record = figures.record() | {"active": active, "silent": len(verdicts) - active}
     if len(items) > len(answered):
         record["failed"] = len(items) - len(answered)
+    if chosen.similar:
+        record["negatives"] = "similar"
     record["above"] = short(chosen.threshold)
     record["judged"] = [_told(chosen, item, one) for item, one in answered]
     record["replicates"] = packed(figures.replicates)
@@ -56,5 +58,6 @@ def _told(chosen: Chosen, item: Item, said: Answered) -> Record:
     """Of one excerpt: its maximum as a share of the evidence's, the truth, and what was said."""
     told: Record = {"excerpt": chosen.name(item.row), "share": short(chosen.share(item.row))}
     told |= {"marks": sorted(item.marks)} if item.marks else {}
+    told |= {"like": chosen.similar[item.row][0]} if item.row in chosen.similar else {}
     told |= {"truth": int(item.truth), "said": int(said.said)}
     return told | ({} if said.score is None else {"score": short(said.score)})

@@ -88,6 +88,11 @@ class Pool:
     def documents_of(self, which: str) -> list[str]:
         return [self.documents[member] for member in self._members[which].tolist()]
 
+    @property
+    def units(self) -> int:
+        """How many have a column."""
+        return int(self._parts[0]["row"].shape[0]) if self._parts else 0
+
     def activations(self, column: int, which: str) -> NDArray[np.float32]:
         """A unit's activations (excerpts, tokens) on a set's part; NaN where a position is left out."""
         members = self._members[which]

@@ -187,7 +187,8 @@ def test_the_running_sums_of_the_search_are_those_of_its_predictions(
     values = np.random.default_rng(seed).exponential(size=pool.size + mine.size)
     weights = np.random.default_rng(seed + 2).uniform(0.2, 3.0, len(values))
     trust = np.random.default_rng(seed + 3).uniform(0.5, 2.0, len(contexts) + 1)
-    search = _Search(index, Evidence(contexts, values, weights, of_own, trust), 2.0)
+    of_pool = index.sums(weights[: pool.size])
+    search = _Search(index, Evidence(contexts, values, weights, of_own, trust, of_pool), 2.0)
     kinds = Kinds(LEXICON, index.contexts.token[: index.alone], index.alone)
     if use_kinds and len(kinds):
         everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)

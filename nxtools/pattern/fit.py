@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,14 @@ class Budget:
         return self.characters is None or len(str(pattern)) <= self.characters
 
 
+class Fitted(NamedTuple):
+    """A pattern, the activation that it prints as 10, and which of the choices it says (their places)."""
+
+    pattern: Pattern
+    scale: float
+    said: tuple[int, ...]
+
+
 class Fit:
     """Levels for the first so many of some choices."""
 
@@ -41,33 +50,35 @@ class Fit:
         self.index, self.evidence, self.choices = index, evidence, choices
         self.shrink, self.kinds = shrink, kinds
         self.contexts = evidence.contexts
+        known = len(index.contexts)
+        self.added = np.flatnonzero(self.contexts.length[known:] == 1) + known  # tokens that the pool lacks
         self.head = np.concatenate([index.of_position[:, 0], evidence.of_own[:, 0]])  # by position
         self.weighted = evidence.weights * evidence.values
         self.weight_of = totals(self.head, evidence.weights, len(self.contexts))
         self.sum_of = totals(self.head, self.weighted, len(self.contexts))
 
-    def within(self, budget: Budget) -> tuple[Pattern, float]:
-        """The pattern of the most choices that the budget allows, and the activation that it prints as 10."""
+    def within(self, budget: Budget) -> Fitted:
+        """The pattern of the most choices that the budget allows."""
         count = sum(choice.spent <= budget.literals for choice in self.choices)
         best = self.pattern(count)
-        if budget.allows(best[0]):  # rules that turn out to say the same leave room for more
-            while count < len(self.choices) and budget.allows((more := self.pattern(count + 1))[0]):
+        if budget.allows(best.pattern):  # rules that turn out to say the same leave room for more
+            while count < len(self.choices) and budget.allows((more := self.pattern(count + 1)).pattern):
                 best, count = more, count + 1
             return best
         low, high = 0, count - 1  # too many characters
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if budget.allows(self.pattern(middle)[0]) else (low, middle - 1)
+            low, high = (middle, high) if budget.allows(self.pattern(middle).pattern) else (low, middle - 1)
         return self.pattern(low)
 
-    def pattern(self, count: int) -> tuple[Pattern, float]:
-        """The pattern of the first `count` choices, and its scale."""
+    def pattern(self, count: int) -> Fitted:
+        """The pattern of the first `count` choices."""
         chosen = self.choices[:count]
         before = self._before(chosen)
         values, background, otherwise = self._values(chosen, before)
         scale = float(np.abs(np.append(values, otherwise)).max()) or 1.0
         levels, rest = levels_around(values / scale, otherwise / scale)
-        rules = []
+        rules, said = [], []
         for place, choice in enumerate(chosen):
             if choice.kind >= 0:
                 assert self.kinds is not None
@@ -83,7 +94,24 @@ class Fit:
                     without = rest if of_no_kind else None
             if steps is not None and levels[place] != without:  # else it says nothing new
                 rules.append(Rule(steps, levels[place]))
-        return Pattern(tuple(rules), rest), scale
+                said.append(place)
+        return Fitted(Pattern(tuple(rules), rest), scale, tuple(said))
+
+    def matched(self, said: tuple[int, ...]) -> NDArray[np.bool_]:
+        """(positions,): where a rule of the choices at these places matches."""
+        matched = np.zeros(len(self.head), dtype=bool)
+        ruled = set(said)
+        for place, shorter in self._before(self.choices[: max(said, default=-1) + 1]).items():
+            if shorter in ruled:  # where a choice was not worth saying, the shorter one speaks
+                ruled.add(place)
+        for place in ruled:
+            choice = self.choices[place]
+            if choice.kind < 0:
+                matched[choice.positions] = True
+                matched[self.index.occurrences(self.contexts, choice.context)] = True
+            else:
+                matched |= self._of_kind(choice.kind)[self.head]
+        return matched
 
     def _steps(self, context: int) -> tuple[Atom, ...] | None:
         """The tokens of a context; None where one has no text to name it by."""
@@ -144,23 +172,26 @@ class Fit:
         if not kinds:
             otherwise = float(total.sum() / weight.sum()) if weight.sum() > 1e-9 else 0.0
             return np.full(len(weight), otherwise), otherwise, np.zeros(0)
-        assert self.kinds is not None
-        alone, known = self.index.alone, len(self.index.contexts)
-        added = np.flatnonzero(self.contexts.length[known:] == 1) + known
-        heads = np.concatenate([np.arange(alone), added])
-        kinds_of_added = [self.kinds.of_id(int(self.contexts.token[head])) for head in added]
-        design = np.zeros((len(kinds) + 1, len(heads)))
-        design[0] = 1
+        heads = np.concatenate([np.arange(self.index.alone), self.added])
+        design = np.ones((len(kinds) + 1, len(heads)))
         for row, kind in enumerate(kinds, start=1):
-            members = self.kinds.members(kind)
-            design[row, members[members < alone]] = 1
-            design[row, alone:] = [kind in of for of in kinds_of_added]
+            design[row] = self._of_kind(kind)[heads]
         penalty = np.diag([1e-9] + [self.shrink] * len(kinds))
         gram = np.array([(design * row).sum(axis=1) for row in design * weight[heads]])
         solution = np.linalg.solve(gram + penalty, (design * total[heads]).sum(axis=1)).astype(np.float64)
         background = np.zeros(len(weight))
         background[heads] = (solution[:, None] * design).sum(axis=0)
         return background, float(solution[0]), solution[1:]
+
+    def _of_kind(self, kind: int) -> NDArray[np.bool_]:
+        """(contexts,): which tokens alone are of a kind."""
+        assert self.kinds is not None
+        members = self.kinds.members(kind)
+        among = np.zeros(len(self.contexts), dtype=bool)
+        among[members[members < self.index.alone]] = True
+        tokens = self.contexts.token[self.added].tolist()
+        among[self.added] = [kind in self.kinds.of_id(token) for token in tokens]
+        return among
 
 
 def levels_around(shares: NDArray[np.float64], otherwise: float) -> tuple[list[int], int]:

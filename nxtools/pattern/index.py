@@ -64,6 +64,7 @@ class PoolIndex:
         self.lexicon = lexicon
         self.valid = valid
         self._same_text = lexicon.one_per_text()
+        self._tokens, self._at = self._same_text[ids].ravel(), np.flatnonzero(valid.ravel())
         self._keys: list[Keys] = []
         self._first: list[int] = []
         found, self.contexts = self._walk(ids, valid, None)
@@ -88,6 +89,17 @@ class PoolIndex:
     def lookup(self, ids: NDArray[np.integer], valid: NDArray[np.bool_]) -> tuple[Numbers, Contexts]:
         """Contexts of other excerpts, (valid positions, LONGEST), and the pool's tree with what they add."""
         return self._walk(ids, valid, self.contexts)
+
+    def occurrences(self, contexts: Contexts, number: int) -> Numbers:
+        """Positions of the pool with a context of `lookup`, which may be there just once."""
+        if number < len(self.contexts):
+            return self.positions[self.starts[number] : self.starts[number + 1]]
+        if contexts.parent[number] < 0:
+            return self.positions[:0]
+        found = self.occurrences(contexts, int(contexts.parent[number]))
+        back = int(contexts.length[number]) - 1
+        found = found[self._at[found] % self.valid.shape[1] >= back]
+        return found[self._tokens[self._at[found] - back] == contexts.token[number]]
 
     def heads(self, ids: NDArray[np.integer]) -> Numbers:
         """The contexts that are each id alone; -1 for an id that the pool does not have."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import LIKENESSES, Form
 from nxtools.pattern.corpus import Corpus, Counted, Means
-from nxtools.pattern.execute import execute, names
-from nxtools.pattern.fit import Budget, Fit
-from nxtools.pattern.index import PoolIndex, totals
+from nxtools.pattern.execute import execute
+from nxtools.pattern.fit import Budget, Fit, Fitted
+from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, Check, Evidence, select
@@ -58,9 +58,11 @@ class Learner:
     ) -> None:
         """Ids (E, T) of the evidence and validation pools, and which positions are not left out; and where
         there is a corpus table, its tokens."""
-        self.lexicon, self.ids = lexicon, pool_ids
+        self.lexicon = lexicon
         self.corpus = None if counted is None else Corpus(lexicon, pool_ids, pool_valid, counted)
         self.index = PoolIndex(pool_ids, pool_valid, lexicon) if self.corpus is None else self.corpus.index
+        self.weights = np.ones(int(pool_valid.sum())) if self.corpus is None else self.corpus.weight
+        self._weight_of = self.index.sums(self.weights)
         self.valid, self.validation_valid = pool_valid, validation_valid
         self.validation_ids = validation_ids
         alone = self.index.contexts.token[: self.index.alone]
@@ -86,26 +88,32 @@ class Learner:
         use_kinds: bool = True,
         own_weight: float = OWN_WEIGHT,
         shrink: float = SHRINK,
+        zero: float = 0.0,
     ) -> Learned:
         """`own`, `pool` (E, T), `means`: the evidence. `validation`, `validation_pool`: what kinds and
-        weights are checked on. `means` come with a learner that knows their tokens."""
+        weights are checked on. `means` come with a learner that knows their tokens. `zero`: the value that
+        an activation of 0 has; what lies on the other side of it is no activation."""
         budget = budget or Budget()
         kinds = self.kinds if use_kinds else None
         check = self._check(validation, validation_pool, own_weight)
 
-        def learned(weight: float) -> tuple[Pattern, float]:
+        def learned(weight: float) -> tuple[Fit, Fitted]:
             evidence = self._evidence(own, pool, weight, shrink, means)
             most = budget.literals + budget.literals // 3 + 1
             gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
             choices = select(self.index, evidence, most, shrink, kinds, check, gain)
-            return Fit(self.index, evidence, choices, shrink, kinds).within(budget)
+            fit = Fit(self.index, evidence, choices, shrink, kinds)
+            return fit, fit.within(budget)
 
         if means is None:
-            pattern, scale = learned(own_weight)
+            fit, best = learned(own_weight)
         else:
             found = [learned(weight) for weight in OWN_WEIGHTS]
-            pattern, scale = max(found, key=lambda one: self._fits(one[0], validation, validation_pool))
-        return Learned(pattern, scale, self.coverage(pattern, Sample(self.ids, pool), own))
+            fit, best = max(found, key=lambda one: self._fits(one[1].pattern, validation, validation_pool))
+        squares = self._squares(pool, own, len(fit.head), zero)
+        total = float(squares.sum())
+        coverage = float(squares[fit.matched(best.said)].sum()) / total if total else None
+        return Learned(best.pattern, best.scale, coverage)
 
     def _fits(self, pattern: Pattern, own: Sample, pool: NDArray[np.float32]) -> float:
         """How well a pattern predicts validation: the mean of the correlation on the pool and that on the
@@ -128,14 +136,14 @@ class Learner:
         trust = np.full(len(contexts) + 1, shrink)
         if means is None:
             shared = pool[self.valid].astype(np.float64)
-            weights = np.ones(len(shared))
         else:
             assert self.corpus is not None
-            shared, weights = self.corpus.values(pool, means), self.corpus.weight
+            shared = self.corpus.values(pool, means)
             trust[: len(self.index.contexts)] *= self.corpus.observed
         mine = own.activations[valid].astype(np.float64)
-        weights = np.concatenate([weights, np.full(len(mine), own_weight)])
-        return Evidence(contexts, np.concatenate([shared, mine]), weights, numbers, trust)
+        weights = np.concatenate([self.weights, np.full(len(mine), own_weight)])
+        values = np.concatenate([shared, mine])
+        return Evidence(contexts, values, weights, numbers, trust, self._weight_of)
 
     def _check(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Check:
         valid = ~np.isnan(own.activations)
@@ -148,14 +156,16 @@ class Learner:
         size = len(self.kinds.ids)
         return Check(totals(places, weights, size), totals(places, weights * values, size))
 
-    def coverage(self, pattern: Pattern, *evidence: Sample) -> float | None:
-        """The share of the squared activation that lies where a rule matches; None where there is none."""
-        named = total = 0.0
-        for sample in evidence:
-            squares = np.nan_to_num(sample.activations.astype(np.float64)) ** 2
-            total += float(squares.sum())
-            named += float(squares[names(pattern, sample.ids, self.lexicon)].sum())
-        return named / total if total else None
+    def _squares(self, pool: NDArray[np.float32], own: Sample, size: int, zero: float) -> Floats:
+        """(positions,): squared activations of the evidence."""
+        shared, mine = pool[self.valid], own.activations[~np.isnan(own.activations)]
+        values = np.full(size, zero)
+        values[: len(shared)] = shared
+        values[size - len(mine) :] = mine
+        values -= zero
+        if zero:
+            values = np.maximum(values * np.sign(zero), 0.0)
+        return np.square(values)
 
 
 def _correlation(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

@@ -55,11 +55,15 @@ class Lexicon:
         return named
 
     def one_per_text(self) -> Ids:
-        """(ids,): for each id the first one that has the same text; itself where it has none."""
-        first = np.arange(len(self.texts))
+        """(ids,): for each id the one that stands for its text; itself where it has none.
+
+        The last one does: single bytes come first in a vocabulary, and a tokenizer hardly uses those that
+        are a token as well.
+        """
+        one = np.arange(len(self.texts))
         for ids in self._by_text.values():
-            first[ids] = ids[0]
-        return first
+            one[ids] = ids[-1]
+        return one
 
     def cosines(self, ids: Ids, others: Ids) -> NDArray[np.float32]:
         """(ids, others): of the embeddings of tokens. Raises InputError without them."""
@@ -78,8 +82,8 @@ class Lexicon:
         if atom.form == "token":
             return exact
         if atom.form in LIKENESSES:
-            within = np.arange(0 if self._directions is None else len(self._directions))
-            cosines = self.cosines(np.array(exact[:1], dtype=np.intp), within)
+            within = self.one_per_text()[: 0 if self._directions is None else len(self._directions)]
+            cosines = self.cosines(np.array(exact[-1:], dtype=np.intp), within)
             return np.union1d(exact, np.flatnonzero((cosines >= self.alike(atom.form)).any(axis=0)))
         if atom.form == "starting":
             return [

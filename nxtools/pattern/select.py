@@ -20,10 +20,11 @@ from nxtools.pattern.kinds import Kinds
 KIND_GAIN = 0.55
 KIND_GAIN_BY_MEANS = 0.8  # where the means of all its tokens are known
 # Contexts that gain nearly as much as the best one are taken with it: several times faster, as good.
-NEARLY = 0.7
+NEARLY = 0.5
 SIZES = np.arange(1, LONGEST + 1)
 SETTLING = 3  # rounds in which a new kind and the background find their values
 NONE = np.zeros(0, dtype=np.intp)
+TINY = 1e-9  # weight of no position
 # What a literal must remove, of the squared error and of what all before it have removed: where one token
 # says nearly everything, little is added that only makes the sentence longer.
 WORTH = 3e-4
@@ -36,6 +37,7 @@ class Evidence:
 
     values, weights: (positions,). of_own: (own positions, LONGEST) contexts, -1 for none.
     trust: (contexts + 1,) the weight that the prediction so far has against a new rule.
+    of_pool: (contexts of the pool,) the weight of its positions.
     """
 
     contexts: Contexts
@@ -43,6 +45,7 @@ class Evidence:
     weights: Floats
     of_own: Numbers
     trust: Floats
+    of_pool: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,12 @@ class _Search:
         of_own = np.where(evidence.of_own < 0, self.none, evidence.of_own).ravel()
         self.weight = totals(of_own, np.repeat(weights[self.pool :], LONGEST), self.none + 1)
         self.sum = totals(of_own, np.repeat(residuals[self.pool :], LONGEST), self.none + 1)
-        self.weight[: len(index.contexts)] += index.sums(weights[: self.pool])
+        self.weight[: len(index.contexts)] += evidence.of_pool
         self.sum[: len(index.contexts)] += index.sums(residuals[: self.pool])
         self.sum[self.none] = self.weight[self.none] = 0
         self.free = self.weight.copy()
         self.cost = np.append(contexts.length, 1).astype(np.float64)
+        self.head = np.append(contexts.head, self.none)
         self.background = np.full(self.none + 1, mean)  # prediction for free positions, by head
         self.predicted = np.zeros(len(values))  # for the others, by position
         self.taken = np.zeros(len(values), dtype=np.intp)  # length of the context that took the position
@@ -176,15 +180,20 @@ class _Search:
 
     def _take_kind(self, kind: int) -> Choice:
         """Its step moves the background, which moves the step: both are settled in turn."""
+        weight, left = float(self.kind_weight[kind]), float(self.kind_sum[kind])
+        step = shift = 0.0
         for _ in range(SETTLING):
-            self._move_kind(kind)
-            self._centre()
+            more = left / (weight + self.shrink)
+            down = more * weight / self.free_weight if self.free_weight >= TINY else 0.0
+            left -= (more - down) * weight
+            step, shift = step + more, shift - down
+        self._move_kind(kind, step)
+        self._move_background(shift)
         self.spent += 1
         return Choice(-1, kind, np.zeros(0, dtype=np.intp), self.spent)
 
-    def _move_kind(self, kind: int) -> None:
+    def _move_kind(self, kind: int, step: float) -> None:
         assert self.kinds is not None
-        step = self.kind_sum[kind] / (self.kind_weight[kind] + self.shrink)
         members = self.kinds.members(kind)
         self.check_background[members] += step
         heads = members[members < self.index.alone]
@@ -192,9 +201,7 @@ class _Search:
         inside = np.zeros(self.none + 1, dtype=bool)
         inside[heads] = inside[added] = True
         self.background[inside] += step
-        self.free_sum -= step * self.kind_weight[kind]
-        head = np.append(self.evidence.contexts.head, self.none)
-        self.sum -= step * self.free * inside[head]
+        self.sum -= step * self.free * inside[self.head]
         which, of = self.kinds.of(heads)
         np.subtract.at(self.kind_sum, of, step * self.free[heads][which])
         for each in added:
@@ -287,10 +294,11 @@ class _Search:
 
     def _centre(self) -> None:
         """Move the background to the mean of the free positions."""
-        if self.free_weight < 1e-9:
-            return
-        shift = self.free_sum / self.free_weight
-        self.free_sum = 0.0
+        if self.free_weight >= TINY:
+            self._move_background(self.free_sum / self.free_weight)
+            self.free_sum = 0.0
+
+    def _move_background(self, shift: float) -> None:
         self.background += shift
         self.sum -= shift * self.free
         if self.kinds is not None:

@@ -167,6 +167,9 @@ def test_what_a_unit_has_is_on_its_page(made: list[Record]) -> None:
         for name in ("evidence", "validation", "held-out")
     }
     assert sum(len(group["excerpts"]) for group in shown["groups"]) == len(record["excerpts"])
+    for group in shown["groups"]:
+        peaks = [max(abs(v) for v in e["activations"][1:]) for e in group["excerpts"]]
+        assert group["pick"] != "spread" or peaks == sorted(peaks, reverse=True)
     assert set(shown["missing"]) == {"simulations", "baselines", "scores"}
     assert row(record)["gain"] == 0.125
     assert FIRES_ON in row(record)["tokens"]
@@ -309,3 +312,13 @@ def test_a_line_that_is_no_unit_is_named_and_no_report_is_left(run: Run) -> None
     assert b"stdin:2" in done.stderr
     kept = run("nx-view", "-", "--keep-going", "-o", "kept.html", stdin=good + b"{}\n")
     assert kept.returncode == 1 and kept.stderr.endswith(b"nx-view: 1 units\n")
+
+
+@pytest.mark.parametrize("fault", [{"activations": 3}, {"tokens": [1] * 12, "ids": None}, {"tokens": ["a"]}])
+def test_excerpts_that_cannot_be_read_are_named(run: Run, fault: Record) -> None:
+    good, bad = lines()[9:11]
+    bad["excerpts"][-1] |= fault
+    bad["explanations"] = []
+    done = run("nx-view", stdin=dump(good) + dump(bad))
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert re.match(rf"nx-view: stdin:2: excerpt .*{next(iter(fault))[:-1]}", done.stderr.decode())

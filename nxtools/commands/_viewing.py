@@ -14,23 +14,26 @@ if TYPE_CHECKING:
 
 
 class Viewing:
-    """The units of a command's inputs, with simulations wherever a pattern can be run."""
+    """Hands the units of a command's inputs to `see`, with simulations wherever a pattern can be run.
 
-    def __init__(self, shared: Shared) -> None:
+    What `see` cannot read is reported with its line, or skipped under --keep-going.
+    """
+
+    def __init__(self, shared: Shared, see: Callable[[Record], None]) -> None:
         from nxtools.folded import folded
         from nxtools.records import check_unit
 
-        self._reader = shared.reader(check_unit, folded)
-        self.complete = completing(shared)
+        complete = completing(shared)
+
+        def check(record: Record) -> None:
+            check_unit(record)
+            complete(record)
+            see(record)
+
+        self._reader = shared.reader(check, folded)
 
     def __iter__(self) -> Iterator[Record]:
-        for record in self._reader:
-            self.complete(record)
-            yield record
-
-    @property
-    def where(self) -> str:
-        return self._reader.where
+        return iter(self._reader)
 
     @property
     def skipped(self) -> int:

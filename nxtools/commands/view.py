@@ -68,9 +68,9 @@ def _report(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.view.report import Report
 
     progress = Progress(shared.command, "units", quiet=shared.quiet)
-    report, units, watch = Report(options["title"]), Viewing(shared), watching(options)
-    for record in units:
-        watch.add(report.add(record), record)
+    report, watch = Report(options["title"]), watching(options)
+    units = Viewing(shared, lambda record: watch.add(report.add(record), record))
+    for _ in units:
         progress.step()
     texts = texts_for_report(shared, watch, options) if options["texts"] else []
     report.put("texts", texts)

@@ -99,7 +99,10 @@ def _line(pairs: Floats) -> tuple[float | None, float | None, float | None]:
 
 
 def groups(excerpts: Sequence[Record], values: Simulated) -> list[Record]:
-    """Excerpts by `pick` and `set`, each with its `simulated` rows by place of the simulation."""
+    """Excerpts by `pick` and `set`, each with its `simulated` rows by place of the simulation.
+
+    Spread ones, which are ranked within their stratum alone, by how strong they are.
+    """
     found: dict[tuple[str, str], list[Record]] = {(pick, name): [] for pick in PICKS for name in SETS}
     for excerpt in excerpts:
         found.setdefault((str(excerpt.get("pick")), excerpt["set"]), []).append(
@@ -114,7 +117,14 @@ def groups(excerpts: Sequence[Record], values: Simulated) -> list[Record]:
                 "simulated": {str(n): row for n, row in values.get(str(excerpt.get("id")), {}).items()},
             }
         )
+    for (pick, _), rows in found.items():
+        if pick == "spread":
+            rows.sort(key=_peak, reverse=True)
     return [{"pick": pick, "set": name, "excerpts": rows} for (pick, name), rows in found.items() if rows]
+
+
+def _peak(excerpt: Record) -> float:
+    return max((abs(value) for value in excerpt["activations"] if value is not None), default=0.0)
 
 
 def peak_tokens(excerpts: Sequence[Record], sign: str) -> list[str]:

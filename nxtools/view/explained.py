@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nxtools.records import objects
 from nxtools.stream import Record
-from nxtools.view.scores import author, reason, scores
+from nxtools.view.scores import author, plain, reason, scores
 
 
 def current(record: Record) -> Record | None:
@@ -87,14 +85,10 @@ def _version(version: Record) -> Record:
     return {
         "text": str(version.get("text", "")),
         "round": version.get("round", 0),
-        "made": _made(version.get("made", "")),
+        "made": plain(version.get("made", "")),
         "literals": version.get("literals"),
         "validation": validation if isinstance(validation, dict) else None,
     }
-
-
-def _made(made: Any) -> str:
-    return made if isinstance(made, str) else ", ".join(f"{key} {value}" for key, value in made.items())
 
 
 def gain(record: Record) -> float | None:

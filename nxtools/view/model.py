@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nxtools.records import excerpts_of, objects, sign_of, unit_name
+from nxtools.records import excerpts_of, objects, sign_of, tabulate, unit_name
 from nxtools.stream import Record
 from nxtools.view.excerpts import groups, peak_tokens, shown, token_means
 from nxtools.view.explained import current, explanations, gain
@@ -49,9 +49,13 @@ def row(record: Record) -> Record:
 
 
 def page(record: Record) -> Record:
-    """Everything that is shown of a unit; see `missing` for what it does not have."""
+    """Everything that is shown of a unit; see `missing` for what it does not have.
+
+    InputError when its excerpts or scores cannot be read.
+    """
     unit, sign = record["unit"], sign_of(record)
     excerpts = excerpts_of(record, SETS_SHOWN)
+    tabulate(excerpts)  # which says what is wrong with them
     told = explanations(record)
     simulations, simulated = shown(told, record, excerpts)
     found: Record = {

@@ -125,7 +125,7 @@ def _cells(row: Record) -> Record:
 
 
 def _histogram(values: np.ndarray[Any, np.dtype[np.float64]]) -> Record:
-    """Counts of bins that are BIN wide, from the one that holds the lowest value, whose lower end is `edge`."""
+    """Counts of bins, BIN wide, from the one that holds the lowest value, whose lower end is `edge`."""
     if not len(values):
         return {"edge": 0.0, "width": BIN, "counts": []}
     first, last = (int(np.floor(round(float(end) / BIN, 9))) for end in (values.min(), values.max()))

@@ -101,8 +101,9 @@ def noise(ablated: Ablated, figure: str) -> float:
 
 
 def _interval(ablated: Ablated, figure: str, ratio: float) -> tuple[float, float]:
-    """95%: excerpts drawn anew by pick, the spread of the ratio taken on a logarithmic scale, Student's t
-    with the degrees of freedom of the smallest pick. See `bootstrap`.
+    """95%: excerpts drawn anew by pick, the spread of the ratio taken on a logarithmic scale, Student's t.
+    See `bootstrap`. A unit does most of what it does on few excerpts: where they are fewer than the smallest
+    pick has, as weights, they are the degrees of freedom, plus one.
     """
     seeds = bootstrap.seeds(ablated.name, len(PICKS))
     drawn = np.zeros((2, bootstrap.DRAWS))
@@ -110,17 +111,19 @@ def _interval(ablated: Ablated, figure: str, ratio: float) -> tuple[float, float
     for pick, found in zip(FIGURES[figure], rows, strict=True):
         both = np.stack([ablated.simulation[figure][found], ablated.mean[found]], axis=1)
         drawn += bootstrap.resample(both[None], [seeds[PICKS.index(pick)]])[0]
-    return between(ratio, drawn[0], drawn[1], min(map(len, rows)) - 1)
+    carried = bootstrap.effective(ablated.mean[np.concatenate(rows)])
+    freedom = max(min(carried, *map(len, rows)) - 1, 1.0)
+    return between(ratio, drawn[0], drawn[1], freedom)
 
 
-def between(ratio: float, lost: Floats, all_lost: Floats, freedom: int) -> tuple[float, float]:
+def between(ratio: float, lost: Floats, all_lost: Floats, freedom: float) -> tuple[float, float]:
     """The interval of 1 - ratio from numerators and denominators (draws,) of the ratio."""
     if ratio <= 0:
         return 1.0, 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(lost / all_lost)
     logs = logs[np.isfinite(logs)]
-    half = bootstrap.student(freedom) * float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
+    half = bootstrap.student_between(freedom) * float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
     return 1.0 - ratio * math.exp(half), 1.0 - ratio * math.exp(-half)
 
 

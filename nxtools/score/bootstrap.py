@@ -112,6 +112,24 @@ def student(freedom: int) -> float:
     return low
 
 
+def student_between(freedom: float) -> float:
+    """`student` for any number of degrees of freedom from 1: between whole numbers its logarithm is nearly
+    straight over 1 / freedom. At most 3% more than it is below 2, 0.5% above.
+    """
+    below = math.floor(freedom)
+    if below == freedom or below >= MAX_FREEDOM:
+        return student(below)
+    share = (1 / freedom - 1 / (below + 1)) / (1 / below - 1 / (below + 1))
+    return student(below) ** share * student(below + 1) ** (1 - share)
+
+
+def effective(weights: Floats) -> float:
+    """As how many equal ones these weights (n,) count, not all 0: (Σw)² / Σw² (Kish 1965, "Survey
+    sampling").
+    """
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
 def within(x: float, freedom: int) -> float:
     """P(|t| < x)."""
     angle = math.atan2(x, math.sqrt(freedom))

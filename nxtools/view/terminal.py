@@ -77,7 +77,7 @@ class UnitSheet(Sheet):
 
     def _explanation(self, told: Record, place: int) -> None:
         by = told["by"]
-        settings = [f"{key} {value}" for key, value in by["settings"].items()]
+        settings = [f"{key} {value}" for key, value in by["settings"].items() if value]
         count = len(self.page["explanations"])
         number = f" {place + 1} of {count}" if count > 1 else ""
         self.heading(f"Explanation{number} by {readable(by['name'])}", *map(readable, settings))
@@ -169,12 +169,10 @@ class UnitSheet(Sheet):
         self.note(f"{side} of excerpts, their number on a log scale; the fullest has {max(counts):,}")
         for row in histogram(shown, HISTOGRAM_ROWS):
             self.print("  ", (row, "cyan"))
-        first = (
-            f"below {found['edges'][0]:.3g}"
-            if len(shown) == len(counts)
-            else f"{found['edges'][-len(shown)]:.3g}"
-        )
-        last = f"{found['edges'][-1]:.3g}"
+        # Edges are magnitudes on both sides.
+        under, sign = ("below ", "") if side == "maxima" else ("above ", "-")
+        edges = [f"{sign}{edge:.3g}" for edge in found["edges"]]
+        first, last = under + edges[0] if len(shown) == len(counts) else edges[-len(shown)], edges[-1]
         self.print("  ", (first + last.rjust(2 * len(shown) - len(first)), "dim"))
 
     def _missing(self) -> None:

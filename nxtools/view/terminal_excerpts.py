@@ -39,7 +39,8 @@ def draw_excerpts(sheet: Sheet, page: Record, count: int) -> None:
 def draw_simulations(sheet: Sheet, page: Record, count: int) -> None:
     """True over simulated activations, on the excerpts that are scored if they were simulated."""
     for place, simulation in enumerate(page["simulations"]):
-        title = f"True and simulated by {readable(simulation['by']['name'])}"
+        number = f", explanation {simulation['explanation'] + 1}" if len(page["explanations"]) > 1 else ""
+        title = f"True and simulated by {readable(simulation['by']['name'])}{number}"
         if "failed" in simulation:
             sheet.heading(title)
             sheet.paragraph(f"failed: {simulation['failed']}", "red")

@@ -28,8 +28,8 @@ from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.recordings.contexts import Contexts
 from nxtools.records import SETS
-from nxtools.revise.mend import Mender, literals_of
 from nxtools.revise.evidence import New
+from nxtools.revise.mend import Mender, literals_of
 from nxtools.revise.pattern import Job, revise
 from nxtools.revise.rows import Rows
 from nxtools.revise.texts import CUTS, NEAR, Successors, corpus, neighbours

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gguf_model
 import orjson
 import pytest
 import revising
@@ -152,7 +153,7 @@ def test_an_explainer_that_sees_only_all_finds_not_all_by_itself(
     scores = [entry["scores"][0]["top_and_random"] for entry in (old, new)]
     assert scores == pytest.approx([held_out["before"], held_out["after"]], abs=1e-4)
     assert "1 of 1 explanations were replaced" in said
-    assert "false positives: 70.0% of 10 written sentences (n 1 units); 100.0% (95% 21% to 100%) of 1" in said
+    assert "false positives: 70.0% of 10 sentences written for 1 units; 100.0% (95% 21% to 100%) of 1" in said
 
 
 def test_sentences_are_measured_and_half_of_them_are_never_shown(
@@ -224,3 +225,24 @@ def test_killed_it_goes_on_where_it_was_and_a_second_run_asks_nobody(
     new = read(done.stdout)["explanations"][0]
     assert new["text"] == EXACT
     assert {one["from"] for one in new["counterexamples"]} >= {"generated", "corpus"}
+
+
+def test_the_loop_runs_by_llama_cpp(run: Run, subject: Path, line: bytes, tmp_path: Path) -> None:
+    """The weights are random, so the words mean nothing. One model has words, the other likely numbers."""
+    writer, reader = tmp_path / "writer.gguf", tmp_path / "reader.gguf"
+    gguf_model.write_gguf(writer)
+    gguf_model.write_gguf(reader, vocabulary=gguf_model.sentencepiece())
+    command = (
+        f"nx-revise --explainer llama:{writer} --simulator llama:{reader} --with-option n_threads=1 "
+        f"--subject {subject} --from generated,random -n 2 --examples 1 --excerpts 2"
+    )
+    explained = told(line, "words with a 7")
+    done = run(command, stdin=explained)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    new, old = read(done.stdout)["explanations"]
+    assert new["text"] == new["versions"][new["current"]]["text"] and old["revised"]
+    assert len(new["sentences"]) >= 2 and len(new["versions"]) >= 2
+    assert b"simulated all at once" in done.stderr
+    again = run(f"{command} --offline", stdin=explained)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert b"computed" not in again.stderr

@@ -25,6 +25,8 @@ from nxtools.revise.assistant import PROMPTS, Mender, Mending
 from nxtools.revise.case import CANDIDATES, Case
 from nxtools.revise.evidence import Measuring, New
 from nxtools.revise.generated import Writing
+from nxtools.revise.placing import Compared
+from nxtools.revise.report import lines
 from nxtools.simulate.assistant import Simulating, Simulator
 from nxtools.stage import LocalEngine
 from nxtools.store import Store
@@ -294,6 +296,33 @@ def test_units_without_a_subject_are_refused_before_anybody_is_paid(store: Store
     assert patterns.returncode == 2 and b"patterns have nobody who writes sentences" in patterns.stderr
     for words in ("--form marked", "--simulator hf:x", "--max-calls 3", "--explainer hf:x --literals 3"):
         assert run(f"nx-revise {words}").returncode == 2
+
+
+# What is reported
+
+
+def test_the_share_of_false_positives_has_an_interval_over_units() -> None:
+    """Checked against a bootstrap over units, which have unequal many sentences."""
+    chance = np.random.default_rng(0)
+    written = chance.integers(4, 11, 200)
+    silent = chance.binomial(written, chance.beta(2, 2, 200))
+    nothing = (None, None)
+    compared = [
+        Compared(False, nothing, nothing, str(unit), (int(of), int(no)))
+        for unit, (of, no) in enumerate(zip(written, silent, strict=True))
+    ]
+    (line,) = (line for line in lines(compared) if "false positives" in line)
+    share, low, high, total, units = map(
+        float, re.findall(r"[\d.]+", line.replace("95%", "").replace(",", ""))[:5]
+    )
+    assert share == pytest.approx(100 * silent.sum() / written.sum(), abs=0.05)
+    assert (total, units) == (written.sum(), 200)
+    drawn = chance.integers(0, 200, (4000, 200))
+    shares = 100 * silent[drawn].sum(1) / written[drawn].sum(1)
+    assert [low, high] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=1)
+    assert f"of {units:.0f} units have one or more" in line
+    some = (silent > 0).mean()
+    assert f"{100 * some:.1f}% (95%" in line.partition(";")[2]
 
 
 # What is asked

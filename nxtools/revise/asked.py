@@ -93,8 +93,9 @@ def sentences(answer: str, count: int) -> list[str]:
         found = _ENDS.split(found[0])
     kept: dict[str, str] = {}
     for one in found:
-        sentence = one.strip().strip("*_` ").strip()
-        if len(sentence) <= LONGEST and sentence.isprintable() and (words := same(sentence)):
+        printable = "".join(character if character.isprintable() else " " for character in one)
+        sentence = " ".join(printable.split()).strip("*_` ")
+        if len(sentence) <= LONGEST and (words := same(sentence)):
             kept.setdefault(words, sentence)
     return list(kept.values())[:count] if len(kept) >= FEWEST else []
 

@@ -51,13 +51,20 @@ def _sentences(compared: Sequence[Compared]) -> list[str]:
     n, total, false = len(written), sum(written.values()), sum(silent.values())
     # A ratio's linearised residuals: sentences of one unit hang together, and units have unequal many.
     left = [(silent[unit] - false / total * written[unit]) * n / total for unit in written]
-    margin = f" ±{100 * _margin(left):.1f}" if n > 1 else ""
-    low, high = share_interval(sum(count > 0 for count in silent.values()), n)
-    some = sum(count > 0 for count in silent.values()) / n
+    margin, some = _margin(left), sum(count > 0 for count in silent.values())
+    found = false / total
+    share = (
+        _share(found, max(0.0, found - margin), min(1.0, found + margin)) if n > 1 else f"{100 * found:.1f}%"
+    )
+    units = _share(some / n, *share_interval(some, n))
     return [
-        f"false positives: {100 * false / total:.1f}%{margin} of {total:,} written sentences (n {n} units); "
-        f"{100 * some:.1f}% (95% {100 * low:.0f}% to {100 * high:.0f}%) of {n:,} units have one or more"
+        f"false positives: {share} of {total:,} sentences written "
+        f"for {n:,} units; {units} of {n:,} units have one or more"
     ]
+
+
+def _share(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f}% (95% {100 * low:.0f}% to {100 * high:.0f}%)"
 
 
 def _margin(values: Sequence[float]) -> float:

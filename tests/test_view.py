@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import os
+import pty
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -101,7 +104,8 @@ def test_hostile_strings_are_data(made: list[Record]) -> None:
         Parsed(reported(some, title)) for some, title in ((made[3:4], "t"), (made[:1], f"t{SCRIPT}"))
     )
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in harmless.elements]
-    assert ("body", {"data-title": f"t{SCRIPT}"}) in hostile.elements
+    (body,) = [attributes for tag, attributes in hostile.elements if tag == "body"]
+    assert body["data-title"] == f"t{SCRIPT}"
 
 
 def test_the_libraries_are_those_that_were_published() -> None:
@@ -322,3 +326,14 @@ def test_excerpts_that_cannot_be_read_are_named(run: Run, fault: Record) -> None
     done = run("nx-view", stdin=dump(good) + dump(bad))
     assert (done.returncode, done.stdout) == (3, b"")
     assert re.match(rf"nx-view: stdin:2: excerpt .*{next(iter(fault))[:-1]}", done.stderr.decode())
+
+
+def test_a_terminal_is_not_filled_with_html(environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        ["nx-view", "-"], input=b"", stdout=theirs, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"-o report.html" in done.stderr

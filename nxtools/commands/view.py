@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ from nxtools.commands._view_texts import (
     texts_for_report,
     watching,
 )
+from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from nxtools.stage import Counts
@@ -67,6 +69,8 @@ def _report(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.stream import Writer
     from nxtools.view.report import Report
 
+    if shared.output == "-" and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("the report is HTML: name a file", hint="-o report.html; --unit 2:41 shows one here")
     progress = Progress(shared.command, "units", quiet=shared.quiet)
     report, watch = Report(options["title"]), watching(options)
     units = Viewing(shared, lambda record: watch.add(report.add(record), record))

@@ -251,7 +251,7 @@ def test_mending_keeps_to_the_literals_and_does_not_raise_the_error(
     rules = [tuple(map(token, steps)) for steps in start]
     once, more = (mender.mend(rules, literals, steps) for steps in (0, 5))
     assert max(literals_of(once), literals_of(more)) <= literals
-    assert mender._fit(more).error <= mender._fit(once).error * (1 + 1e-9)
+    assert mender.evidence.fit(more).error <= mender.evidence.fit(once).error * (1 + 1e-9)
 
 
 @settings(deadline=None, max_examples=60)
@@ -265,7 +265,7 @@ def test_what_was_fitted_is_what_the_sentence_says(rows: list[list[int]], seed: 
     rules = [steps for steps in rules if steps[-1].form == "token"]
     pattern, scale = mender.pattern(rules)
     said = execute(pattern, np.array(rows), lexicon).ravel() * scale
-    fitted = mender._fit(rules).predicted[mender._same]
+    fitted = mender.evidence.fit(rules).predicted[mender.evidence.same]
     assert np.abs(said - fitted).max() <= 0.25 * np.abs(fitted).max() + 1e-9
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nxtools.records import objects
+from nxtools.score.ratings import text_digest
 from nxtools.stream import Record
 from nxtools.view.scores import author, plain, reason, scores
 
@@ -16,8 +17,9 @@ def current(record: Record) -> Record | None:
 def explanations(record: Record) -> list[Record]:
     """All of them, as they stand on the line.
 
-    Each has `id`, `by` (`name` and `settings`), `sign`, `scale`, `coverage`, `scores`, and either `text` or
-    `error`; `notes`, sentences about where it comes from; and, where it was revised, `revision`.
+    Each has `id`, `digest` (by which people judge it), `by` (`name` and `settings`), `sign`, `scale`,
+    `coverage`, `scores`, and either `text` or `error`; `notes`, sentences about where it comes from; and,
+    where it was revised, `revision`.
     """
     return [_explanation(one) for one in objects(record, "explanations", optional=True)]
 
@@ -26,6 +28,7 @@ def _explanation(one: Record) -> Record:
     found: Record = {
         "id": str(one.get("id", "")),
         "text": None if "error" in one else str(one.get("text", "")),
+        "digest": text_digest(str(one.get("text", ""))),
         "pattern": one["pattern"] if isinstance(one.get("pattern"), str) else None,
         "by": author(one.get("by")),
         "sign": one.get("sign"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nxtools.records import excerpts_of, objects, sign_of, tabulate, unit_name
+from nxtools.score.ratings import text_digest
 from nxtools.stream import Record
 from nxtools.view.excerpts import groups, peak_tokens, shown, token_means
 from nxtools.view.explained import current, explanations, gain
@@ -65,7 +66,12 @@ def page(record: Record) -> Record:
         "explanations": told,
         "simulations": simulations,
         "baselines": [
-            {"name": str(each.get("name", "unknown")), "text": each.get("text"), "scores": scores(each)}
+            {
+                "name": str(each.get("name", "unknown")),
+                "text": each.get("text"),
+                "digest": text_digest(str(each.get("text", ""))),
+                "scores": scores(each),
+            }
             for each in objects(record, "baselines", optional=True)
         ],
         "groups": groups(excerpts, simulated),

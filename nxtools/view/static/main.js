@@ -1,8 +1,8 @@
 // What stands around every page, and which page an address shows.
 
 // By the first word behind the #: takes the rest of the address and its ?settings, returns the page.
-const routes = { "": startPage, unit: unitPage, text: textPage };
-const links = [["#/", "Overview"], ["#/text", "Text to units"]];
+const routes = { "": startPage, unit: unitPage, text: textPage, rate: ratePage };
+const links = [["#/", "Overview"], ["#/text", "Text to units"], ["#/rate", "Rate"]];
 
 const main = el("main", { id: "main", tabindex: "-1" });
 const title = document.body.dataset.title;

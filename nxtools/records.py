@@ -136,7 +136,7 @@ def excerpts_of(record: Record, sets: Iterable[str], picks: Iterable[str] = PICK
             raise InputError(f"the field 'excerpts[{place}].set' is {e.get('set')!r}, not {one_of(SETS)}")
     if any(e.get("ids") is None for e in excerpts):
         excerpts = _numbered(excerpts)
-    wanted_sets, wanted_picks = set(sets), set(picks)
+    wanted_sets, wanted_picks = tuple(sets), tuple(picks)  # what stands there may be anything
     return [e for e in excerpts if e["set"] in wanted_sets and e.get("pick") in wanted_picks]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import InputError
-from nxtools.records import PICKS, SETS, objects
+from nxtools.records import PICKS, SETS, objects, tabulate
 from nxtools.score.bootstrap import student
 from nxtools.stream import Record
 from nxtools.view.scores import author, reason
@@ -128,15 +128,25 @@ def _peak(excerpt: Record) -> float:
 
 
 def peak_tokens(excerpts: Sequence[Record], sign: str) -> list[str]:
-    """The tokens at which excerpts reach their extreme, most frequent first."""
+    """The tokens at which excerpts reach their extreme, most frequent first. InputError."""
     counts: dict[str, int] = defaultdict(int)
     for excerpt in excerpts:
+        if not _is_sound(excerpt):
+            tabulate([excerpt])  # says what is wrong
         values = excerpt["activations"]
         known = [value for value in values if value is not None]
         if known:
             lowest = sign == "-" or excerpt.get("pick") == "bottom"
             counts[excerpt["tokens"][values.index((min if lowest else max)(known))]] += 1
     return sorted(counts, key=lambda token: -counts[token])[:PEAKS]
+
+
+def _is_sound(excerpt: Record) -> bool:
+    """Whether tokens and activations are what they should be; much quicker than making arrays of them."""
+    tokens, values = excerpt.get("tokens"), excerpt.get("activations")
+    if not (isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values)):
+        return False
+    return {str}.issuperset(map(type, tokens)) and {float, int, type(None)}.issuperset(map(type, values))
 
 
 def token_means(excerpts: Sequence[Record], sign: str) -> Record:

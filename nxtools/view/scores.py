@@ -38,15 +38,15 @@ def _score(score: Record) -> Record:
 
 def _figure(score: Record, name: str, value: float | None) -> Record:
     pair = score.get("interval") if name == "top_and_random" else _under(score, "intervals").get(name)
-    low, high = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+    low, high = map(number, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
     counted = score if name == "top_and_random" else _under(_under(score, "counts"), name)
     figure: Record = {
         "name": name,
         "value": value,
         "low": low,
         "high": high,
-        "excerpts": counted.get("excerpts"),
-        "tokens": counted.get("tokens"),
+        "excerpts": number(counted.get("excerpts")),
+        "tokens": number(counted.get("tokens")),
     }
     return figure if value is not None else figure | {"why": why_absent(score, name)}
 
@@ -54,6 +54,11 @@ def _figure(score: Record, name: str, value: float | None) -> Record:
 def main_figure(score: Record) -> Record | None:
     """The figure that stands for a score, of what `scores` gives."""
     return next((figure for figure in score.get("figures", []) if figure["name"] in MAIN), None)
+
+
+def number(value: Any) -> float | int | None:
+    """A number, or None for whatever else stands in its place."""
+    return value if isinstance(value, float | int) and not isinstance(value, bool) else None
 
 
 def _under(record: Record, name: str) -> Record:

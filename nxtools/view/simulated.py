@@ -11,6 +11,7 @@ from nxtools.simulate.pattern import VERSION, simulate
 from nxtools.stage import Failure
 from nxtools.stream import Record
 from nxtools.unit import Unit
+from nxtools.view.scores import number
 
 BY: Record = {"simulator": "pattern", "version": VERSION}
 
@@ -32,7 +33,7 @@ def simulate_patterns(record: Record, lexicon_of: Callable[[Unit], Lexicon]) -> 
     names = [name for one in shown for name in one.excerpts]
     lexicon = lexicon_of(unit)
     for one, text in wanted:
-        rows = simulate(text, one.get("scale"), shown, lexicon)
+        rows = simulate(text, number(one.get("scale")), shown, lexicon)
         if not isinstance(rows, Failure):
             one["simulations"] = [
                 {"by": BY, "excerpt": name, "expected": row} for name, row in zip(names, rows, strict=True)
@@ -42,4 +43,5 @@ def simulate_patterns(record: Record, lexicon_of: Callable[[Unit], Lexicon]) -> 
 
 
 def _is_pattern(one: Record) -> bool:
-    return "pattern" in one or (one.get("by") or {}).get("explainer") == "pattern"
+    by = one.get("by")
+    return "pattern" in one or (isinstance(by, dict) and by.get("explainer") == "pattern")

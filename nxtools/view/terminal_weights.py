@@ -60,7 +60,9 @@ def _figure(found: Any, name: str) -> str:
     value, pair = _under(found, name), _under(found, f"{name}_interval")
     if not isinstance(value, int | float):
         return ""
-    interval = f" ({pair[0]:.2g} to {pair[1]:.2g})" if isinstance(pair, list) and len(pair) == 2 else ""
+    low, high = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+    known = isinstance(low, int | float) and isinstance(high, int | float)
+    interval = f" ({low:.2g} to {high:.2g})" if known else ""
     return f"{name} {value:.3g}{interval}"
 
 

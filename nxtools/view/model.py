@@ -137,6 +137,7 @@ def _missing(found: Record, record: Record) -> dict[str, str]:
         "explanations": why or "Nothing has explained this unit yet (nx-explain).",
         "simulations": "No explanation has simulated activations (nx-simulate).",
         "excerpts": why or "The line has no excerpts (nx-top).",
+        "spread": "No excerpts of lower strengths were kept (nx-top --held-out spread=20).",
         "stats": "The line has no statistics (nx-top).",
         "histogram": why or "The recording kept no histogram of excerpt maxima (nx-record).",
         "tokens": "There are no evidence excerpts to take means over.",
@@ -149,6 +150,7 @@ def _missing(found: Record, record: Record) -> dict[str, str]:
     there = {
         **{name: bool(found.get(name)) for name in lacks},
         "excerpts": bool(found["groups"]),
+        "spread": not found["groups"] or any(group["pick"] == "spread" for group in found["groups"]),
         "tokens": bool(found["tokens"]["highest"] or found["tokens"]["lowest"]),
         "scores": any(told["scores"] for told in found["explanations"]),
         "revision": any(told.get("revision") for told in found["explanations"]),

@@ -61,7 +61,13 @@ const words = (name) => String(name).replaceAll("_", " ");
 
 // Tokens
 
-const NAMED = new Map([["\n", "↵"], ["\t", "⇥"], ["\r", "␍"], ["\u007f", "␡"], ["\u00a0", "⍽"]]);
+const NAMED = new Map([
+  ["\n", "↵"],
+  ["\t", "⇥"],
+  ["\r", "␍"],
+  ["\u007f", "␡"],
+  ["\u00a0", "⍽"],
+]);
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Zs}\p{Cn}\p{Cs}\p{Co}]/u;
 
 // A token with a sign for everything that would not show, or would change how its neighbours are shown.
@@ -89,19 +95,30 @@ function token(text) {
   const shown = visible(text);
   const stem = shown.replace(/^ +/, "");
   const blanks = shown.length - stem.length;
-  return el("code", { class: "token" }, blanks > 0 && el("span", { class: "blank" }, "␣".repeat(blanks)), stem);
+  return el(
+    "code",
+    { class: "token" },
+    blanks > 0 && el("span", { class: "blank" }, "␣".repeat(blanks)),
+    stem,
+  );
 }
 
 // Pieces that many pages have
 
 function table(columns, rows, { caption, dense } = {}) {
-  const head = columns.map((column) => el("th", { scope: "col", class: column.number && "number" }, column.label));
+  const head = columns.map((column) =>
+    el("th", { scope: "col", class: column.number && "number" }, column.label),
+  );
   const body = rows.map((row) =>
     el(
       "tr",
       {},
       columns.map((column, place) =>
-        el(place === 0 ? "th" : "td", { scope: place === 0 && "row", class: column.number && "number" }, column.cell(row)),
+        el(
+          place === 0 ? "th" : "td",
+          { scope: place === 0 && "row", class: column.number && "number" },
+          column.cell(row),
+        ),
       ),
     ),
   );
@@ -125,7 +142,13 @@ function section(title, { id, note, missing, tools, level = 2 } = {}, ...childre
   return el(
     "section",
     { id, "aria-labelledby": heading, class: "card" },
-    el("header", {}, el(`h${level}`, { id: heading }, title), note && el("p", { class: "note" }, note), tools),
+    el(
+      "header",
+      {},
+      el(`h${level}`, { id: heading }, title),
+      note && el("p", { class: "note" }, note),
+      tools,
+    ),
     missing ? el("p", { class: "missing" }, missing) : children,
   );
 }
@@ -141,7 +164,13 @@ function choice(label, options, chosen, onChoose) {
       el(
         "label",
         {},
-        el("input", { type: "radio", name, value, checked: value === chosen, onchange: () => onChoose(value) }),
+        el("input", {
+          type: "radio",
+          name,
+          value,
+          checked: value === chosen,
+          onchange: () => onChoose(value),
+        }),
         el("span", {}, text),
       ),
     ),
@@ -157,4 +186,43 @@ function select(label, options, chosen, onChoose) {
   return el("label", { class: "field" }, el("span", {}, label), list);
 }
 
-const link = (address) => `#/unit/${encodeURIComponent(address).replaceAll("%3A", ":").replaceAll("%2F", "/")}`;
+const AT_FIRST = 5; // of a list whose rest waits behind a button
+
+// The first few of a list, and a button for the rest of it.
+function fewFirst(rows, shown, name = "div", kind = null) {
+  const list = el(name, { class: kind }, rows.slice(0, AT_FIRST).map(shown));
+  const rest = rows.length - AT_FIRST;
+  const more =
+    rest > 0 &&
+    el(
+      "button",
+      {
+        class: "more",
+        onclick: () => {
+          append(list, rows.slice(AT_FIRST).map(shown));
+          more.remove();
+          const next = list.children[AT_FIRST];
+          (next.querySelector("[role=option]") ?? next).focus();
+        },
+      },
+      `${count(rest)} more`,
+    );
+  return [list, more];
+}
+
+// A list of values with bars: [{name, value, note}].
+function bars(rows, label) {
+  const most = Math.max(...rows.map(({ value }) => Math.abs(value)), 1e-12);
+  return el(
+    "ol",
+    { class: "bars", "aria-label": label },
+    rows.map(({ name, value, note }) => {
+      const bar = el("span", { class: value < 0 ? "bar negative" : "bar", "aria-hidden": "true" });
+      bar.style.setProperty("--size", `${(100 * Math.abs(value)) / most}%`);
+      return el("li", {}, el("span", { class: "name" }, name), bar, el("span", { class: "number" }, note));
+    }),
+  );
+}
+
+const link = (address) =>
+  `#/unit/${encodeURIComponent(address).replaceAll("%3A", ":").replaceAll("%2F", "/")}`;

@@ -16,7 +16,13 @@ function chart(label, title, make, note) {
     width = contentRect.width;
     fill(holder, drawn(make(width), width, label));
   }).observe(holder);
-  return el("figure", { class: "chart" }, el("figcaption", {}, title), holder, note && el("p", { class: "note" }, note));
+  return el(
+    "figure",
+    { class: "chart" },
+    el("figcaption", {}, title),
+    holder,
+    note && el("p", { class: "note" }, note),
+  );
 }
 
 function drawn(options, width, label) {
@@ -28,18 +34,24 @@ function drawn(options, width, label) {
 }
 
 function legend(entries) {
-  return el("ul", { class: "legend" }, entries.map(([label, colour, dashed]) => {
-    const swatch = el("span", { class: dashed ? "swatch dashed" : "swatch", "aria-hidden": "true" });
-    swatch.style.setProperty("--colour", colour);
-    return el("li", {}, swatch, readable(label));
-  }));
+  return el(
+    "ul",
+    { class: "legend" },
+    entries.map(([label, colour, dashed]) => {
+      const swatch = el("span", { class: dashed ? "swatch dashed" : "swatch", "aria-hidden": "true" });
+      swatch.style.setProperty("--colour", colour);
+      return el("li", {}, swatch, readable(label));
+    }),
+  );
 }
 
 // Scores
 
 // The first explanation as an area, everything else as outlines over it: shares of the units that have a score.
 function distribution(series, { figure }) {
-  const binned = series.filter(({ histogram }) => histogram?.counts.length).map((one) => ({ ...one, bins: binsOf(one) }));
+  const binned = series
+    .filter(({ histogram }) => histogram?.counts.length)
+    .map((one) => ({ ...one, bins: binsOf(one) }));
   const main = binned.find(({ baseline }) => !baseline);
   const means = series.filter(({ all }) => typeof all?.mean === "number");
   return chart(
@@ -64,12 +76,18 @@ function distribution(series, { figure }) {
         }),
         binned
           .filter((one) => one !== main)
-          .map(({ bins, colour }) => Plot.line(outlined(bins), { x: "x", y: "y", stroke: colour, strokeWidth: 1.75 })),
+          .map(({ bins, colour }) =>
+            Plot.line(outlined(bins), { x: "x", y: "y", stroke: colour, strokeWidth: 1.75 }),
+          ),
         Plot.ruleY([0]),
         Plot.dot(means, { x: ({ all }) => all.mean, y: 0, fill: "colour", stroke: "var(--surface)", r: 4.5 }),
       ],
     }),
-    main && `n = ${many(d3.sum(main.bins, ({ n }) => n), "unit")}. Dots on the axis are means.`,
+    main &&
+      `n = ${many(
+        d3.sum(main.bins, ({ n }) => n),
+        "unit",
+      )}. Dots on the axis are means.`,
   );
 }
 
@@ -80,7 +98,10 @@ function binsOf({ histogram: { edge, width, counts }, colour }) {
 }
 
 function outlined(bins) {
-  const corners = bins.flatMap(({ from, to, share }) => [{ x: from, y: share }, { x: to, y: share }]);
+  const corners = bins.flatMap(({ from, to, share }) => [
+    { x: from, y: share },
+    { x: to, y: share },
+  ]);
   return [{ x: bins[0].from, y: 0 }, ...corners, { x: bins.at(-1).to, y: 0 }];
 }
 
@@ -111,7 +132,14 @@ function byLayer(series, { figure }) {
       y: { label: `mean ${words(figure)}`, labelArrow: "none", grid: true, ticks: 5, zero: true, nice: true },
       marks: [
         Plot.ruleY([0]),
-        Plot.line(points, { x: "x", y: "mean", z: "name", stroke: "colour", strokeWidth: 1.25, strokeOpacity: 0.6 }),
+        Plot.line(points, {
+          x: "x",
+          y: "mean",
+          z: "name",
+          stroke: "colour",
+          strokeWidth: 1.25,
+          strokeOpacity: 0.6,
+        }),
         Plot.ruleX(points, { x: "x", y1: "low", y2: "high", stroke: "colour", strokeWidth: 2 }),
         Plot.dot(points, {
           x: "x",
@@ -119,7 +147,8 @@ function byLayer(series, { figure }) {
           fill: "colour",
           stroke: "var(--surface)",
           r: 4,
-          title: (row) => `${row.name}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
+          title: (row) =>
+            `${row.name}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
         }),
       ],
     }),
@@ -129,7 +158,9 @@ function byLayer(series, { figure }) {
 
 function layerSizes(rows) {
   const [least, most] = d3.extent(rows, ({ units }) => units);
-  return least === most ? `${many(most, "unit")} in each layer` : `${count(least)} to ${many(most, "unit")} in a layer`;
+  return least === most
+    ? `${many(most, "unit")} in each layer`
+    : `${count(least)} to ${many(most, "unit")} in a layer`;
 }
 
 // One unit
@@ -151,8 +182,21 @@ function scoreChart(scores, figure) {
       y: { domain: there.map(({ label }) => label), axis: null },
       marks: [
         Plot.ruleX([0]),
-        Plot.ruleY(there, { y: "label", x1: "low", x2: "high", stroke: "colour", strokeWidth: 3, strokeOpacity: 0.55 }),
-        Plot.dot(there, { y: "label", x: "value", fill: "colour", r: 5, title: ({ label, value, low, high }) => `${label}: ${withInterval(value, low, high)}` }),
+        Plot.ruleY(there, {
+          y: "label",
+          x1: "low",
+          x2: "high",
+          stroke: "colour",
+          strokeWidth: 3,
+          strokeOpacity: 0.55,
+        }),
+        Plot.dot(there, {
+          y: "label",
+          x: "value",
+          fill: "colour",
+          r: 5,
+          title: ({ label, value, low, high }) => `${label}: ${withInterval(value, low, high)}`,
+        }),
       ],
     }),
   );
@@ -161,7 +205,9 @@ function scoreChart(scores, figure) {
 function scatterChart(points, line, bound) {
   const fitted = line && typeof line.slope === "number";
   const [low, high] = [Math.min(0, bound.low), bound.high];
-  const ends = fitted ? d3.extent(points, ({ said }) => said).map((x) => ({ x, y: line.intercept + line.slope * x })) : [];
+  const ends = fitted
+    ? d3.extent(points, ({ said }) => said).map((x) => ({ x, y: line.intercept + line.slope * x }))
+    : [];
   return chart(
     `True against simulated activations of ${many(points.length, "token")}${fitted ? `; calibration line of slope ${exact(line.slope)}` : ""}.`,
     "True against simulated",
@@ -169,11 +215,31 @@ function scatterChart(points, line, bound) {
       height: 260,
       marginLeft: 44,
       marginBottom: 40,
-      x: { label: "simulated activation", labelAnchor: "center", labelArrow: "none", domain: [low, high], ticks: 5 },
+      x: {
+        label: "simulated activation",
+        labelAnchor: "center",
+        labelArrow: "none",
+        domain: [low, high],
+        ticks: 5,
+      },
       y: { label: "true activation", labelArrow: "none", domain: [low, high], grid: true, ticks: 5 },
       marks: [
-        Plot.line([{ x: low, y: low }, { x: high, y: high }], { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.3, strokeDasharray: "3 3" }),
-        Plot.dot(points, { x: "said", y: "truth", fill: "var(--series-0)", fillOpacity: 0.35, r: 2.5, title: ({ text, truth, said }) => `${visible(text)}: true ${exact(truth)}, simulated ${exact(said)}` }),
+        Plot.line(
+          [
+            { x: low, y: low },
+            { x: high, y: high },
+          ],
+          { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.3, strokeDasharray: "3 3" },
+        ),
+        Plot.dot(points, {
+          x: "said",
+          y: "truth",
+          fill: "var(--series-0)",
+          fillOpacity: 0.35,
+          r: 2.5,
+          title: ({ text, truth, said }) =>
+            `${visible(text)}: true ${exact(truth)}, simulated ${exact(said)}`,
+        }),
         fitted && Plot.line(ends, { x: "x", y: "y", stroke: "var(--series-1)", strokeWidth: 2, clip: true }),
       ],
     }),
@@ -182,7 +248,9 @@ function scatterChart(points, line, bound) {
 
 // Bins of excerpt extremes on logarithmic axes; a bin without excerpts has no bar.
 function histogramChart({ below, edges, counts }, title, sign) {
-  const bins = edges.map((from, place) => ({ from, to: edges[place + 1] ?? from * 1.4142, n: counts[place] })).filter(({ n }) => n > 0);
+  const bins = edges
+    .map((from, place) => ({ from, to: edges[place + 1] ?? from * 1.4142, n: counts[place] }))
+    .filter(({ n }) => n > 0);
   return chart(
     `Histogram of ${title}, both axes logarithmic: ${many(d3.sum(counts) + below, "excerpt")}, ${count(below)} of them below the first bin.`,
     title,
@@ -190,11 +258,31 @@ function histogramChart({ below, edges, counts }, title, sign) {
       height: 200,
       marginLeft: 48,
       marginBottom: 40,
-      x: { type: "log", label: `activation${sign < 0 ? ", negative" : ""}`, labelAnchor: "center", labelArrow: "none", ticks: 4, tickFormat: (x) => exact(sign * x) },
-      y: { type: "log", label: "excerpts", labelArrow: "none", grid: true, ticks: 3, tickFormat: "~s", domain: [0.8, Math.max(10, d3.max(bins, ({ n }) => n) ?? 1)] },
+      x: {
+        type: "log",
+        label: `activation${sign < 0 ? ", negative" : ""}`,
+        labelAnchor: "center",
+        labelArrow: "none",
+        ticks: 4,
+        tickFormat: (x) => exact(sign * x),
+      },
+      y: {
+        type: "log",
+        label: "excerpts",
+        labelArrow: "none",
+        grid: true,
+        ticks: 3,
+        tickFormat: "~s",
+        domain: [0.8, Math.max(10, d3.max(bins, ({ n }) => n) ?? 1)],
+      },
       marks: [
         Plot.rect(bins, {
-          x1: "from", x2: "to", y1: 0.8, y2: "n", insetLeft: 0.5, insetRight: 0.5,
+          x1: "from",
+          x2: "to",
+          y1: 0.8,
+          y2: "n",
+          insetLeft: 0.5,
+          insetRight: 0.5,
           fill: sign < 0 ? "var(--negative)" : "var(--positive)",
           title: ({ from, to, n }) => `${exact(sign * from)} to ${exact(sign * to)}: ${many(n, "excerpt")}`,
         }),

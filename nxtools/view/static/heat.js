@@ -38,7 +38,11 @@ function heatMap(excerpt, { scale, mode, place, label }) {
   const modes = mode === "stacked" ? ["true", "simulated"] : [mode];
   const lines = modes.filter((one) => one === "true" || one === "overlaid" || said !== null);
   if (!lines.length) return el("p", { class: "missing" }, "This excerpt was not simulated.");
-  return el("div", { class: "stack" }, lines.map((line) => strip(excerpt, said, line, scale, lines.length > 1, label)));
+  return el(
+    "div",
+    { class: "stack" },
+    lines.map((line) => strip(excerpt, said, line, scale, lines.length > 1, label)),
+  );
 }
 
 function strip(excerpt, said, line, scale, named, label) {
@@ -52,12 +56,22 @@ function strip(excerpt, said, line, scale, named, label) {
   excerpt.tokens.forEach((text, place) => {
     const truth = excerpt.activations[place];
     const guess = said ? said[place] : undefined;
-    const item = el("span", { role: "option", tabindex: place === 0 ? "0" : "-1", "aria-selected": "false" }, visible(text));
+    const item = el(
+      "span",
+      { role: "option", tabindex: place === 0 ? "0" : "-1", "aria-selected": "false" },
+      visible(text),
+    );
     if (text.includes("\n")) item.classList.add("breaks");
     coloured(item, "v", line === "simulated" ? guess : truth, scale);
     if (both) coloured(item, "s", guess, scale);
     item.setAttribute("aria-label", told(text, truth, said ? guess : undefined));
-    item.told = { text, truth, guess: said ? guess : undefined, place, share: truth === null ? null : truth / scale };
+    item.told = {
+      text,
+      truth,
+      guess: said ? guess : undefined,
+      place,
+      share: truth === null ? null : truth / scale,
+    };
     list.append(item);
   });
   return named ? el("div", { class: "line" }, el("span", { class: "line-name" }, line), list) : list;

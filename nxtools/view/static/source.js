@@ -26,7 +26,10 @@ function embedded() {
 
 function served() {
   const asked = async (path, how = {}) => {
-    const answer = await fetch(path, { ...how, headers: { accept: "application/json", "content-type": "application/json" } });
+    const answer = await fetch(path, {
+      ...how,
+      headers: { accept: "application/json", "content-type": "application/json" },
+    });
     if (answer.status === 404) return null;
     if (!answer.ok) throw new Error(`the server says ${answer.status} ${await answer.text()}`);
     return answer.json();
@@ -34,8 +37,13 @@ function served() {
   return {
     rows: once(() => asked("rows")),
     part: (name) => asked(`parts/${encodeURIComponent(name)}`),
-    ask: (name, question) => asked(`answers/${encodeURIComponent(name)}`, { method: "POST", body: JSON.stringify(question) }),
-    page: remembered(64, (row) => asked(`units/${encodeURIComponent(row.address)}`), (row) => row.address),
+    ask: (name, question) =>
+      asked(`answers/${encodeURIComponent(name)}`, { method: "POST", body: JSON.stringify(question) }),
+    page: remembered(
+      64,
+      (row) => asked(`units/${encodeURIComponent(row.address)}`),
+      (row) => row.address,
+    ),
   };
 }
 

@@ -64,29 +64,35 @@ function measuresOf({ series, rows, figures }) {
   return methods.flatMap((method) =>
     figures
       .filter((figure) => there.has(`${method} ${figure}`))
-      .map((figure) => ({ method, figure, name: methods.length > 1 ? `${method}: ${words(figure)}` : words(figure) })),
+      .map((figure) => ({
+        method,
+        figure,
+        name: methods.length > 1 ? `${method}: ${words(figure)}` : words(figure),
+      })),
   );
 }
 
 // Series of a method, with their rows over all units and by layer; the first explanation's come first.
 function seriesOf(scores, { method, figure }) {
   const rows = scores.rows.filter((row) => row.figure === figure);
-  const there = scores.series.filter((one) => one.method === method && rows.some(({ series }) => series === one.label));
+  const there = scores.series.filter(
+    (one) => one.method === method && rows.some(({ series }) => series === one.label),
+  );
   // Without the method and settings that are objects, where it stays clear which series is meant.
   const briefly = ({ label }) => label.replace(` (${method})`, "").replace(/=\{.*?\}(?= |$)/g, "");
   const names = d3.rollup(there, (some) => some.length, briefly);
   return there.map((one, place) => {
-      const own = rows.filter(({ series }) => series === one.label);
-      return {
-        ...one,
-        name: readable(names.get(briefly(one)) > 1 ? one.label : briefly(one)),
-        colour: seriesColour(one.baseline && /^null\b/.test(one.label), place),
-        isNull: one.baseline && /^null\b/.test(one.label),
-        all: own.find(({ layer }) => layer === "all"),
-        layers: own.filter(({ layer }) => layer !== "all"),
-        histogram: scores.histograms[figure]?.[one.label],
-      };
-    });
+    const own = rows.filter(({ series }) => series === one.label);
+    return {
+      ...one,
+      name: readable(names.get(briefly(one)) > 1 ? one.label : briefly(one)),
+      colour: seriesColour(one.baseline && /^null\b/.test(one.label), place),
+      isNull: one.baseline && /^null\b/.test(one.label),
+      all: own.find(({ layer }) => layer === "all"),
+      layers: own.filter(({ layer }) => layer !== "all"),
+      histogram: scores.histograms[figure]?.[one.label],
+    };
+  });
 }
 
 function tiles(scores, counts) {
@@ -108,16 +114,27 @@ function tiles(scores, counts) {
   ];
   return [
     mean && tile(averaged(mean), `mean score, ${measure.name}`, `n = ${count(mean.units)}, 95% interval`),
-    chance && tile(averaged(chance), "with a neighbour's explanation", `n = ${count(chance.units)}, the null`),
-    mean && tile(percent(mean["over_0.7"], 0), "of units score over 0.7", `${percent(mean["over_0.9"], 0)} over 0.9`),
+    chance &&
+      tile(averaged(chance), "with a neighbour's explanation", `n = ${count(chance.units)}, the null`),
+    mean &&
+      tile(
+        percent(mean["over_0.7"], 0),
+        "of units score over 0.7",
+        `${percent(mean["over_0.9"], 0)} over 0.9`,
+      ),
     tile(count(counts.dead + counts.constant), "dead or constant", `of ${many(counts.units, "unit")}`),
-    tile(count(counts.failed), "failed", counts.unscored ? `${count(counts.unscored)} without scores` : "units with an error"),
+    tile(
+      count(counts.failed),
+      "failed",
+      counts.unscored ? `${count(counts.unscored)} without scores` : "units with an error",
+    ),
   ];
 }
 
 function wellDone(scores) {
   const measures = measuresOf(scores);
-  if (!measures.length) return section("How well it did", { id: "scores", missing: "No unit has a score yet (nx-score)." });
+  if (!measures.length)
+    return section("How well it did", { id: "scores", missing: "No unit has a score yet (nx-score)." });
   const body = el("div");
   const draw = (place) => fill(body, measured(scores, measures[place]));
   draw(0);
@@ -146,19 +163,30 @@ function measured(scores, measure) {
       series.filter(({ all }) => all),
       { caption: `Means and shares of units by series: ${measure.name}` },
     ),
-    el("p", { class: "note" }, `Scores are ${measure.name}, on held-out excerpts. Intervals are over ${[...over].join(" or ")}.`),
+    el(
+      "p",
+      { class: "note" },
+      `Scores are ${measure.name}, on held-out excerpts. Intervals are over ${[...over].join(" or ")}.`,
+    ),
   ];
 }
 
 function lists(selection) {
   const { rows, measure } = selection;
-  const scored = rows.filter((row) => valueOf(row, measure) !== null).sort(by((row) => valueOf(row, measure), true));
+  const scored = rows
+    .filter((row) => valueOf(row, measure) !== null)
+    .sort(by((row) => valueOf(row, measure), true));
   const improved = rows.filter((row) => row.gain > 0).sort(by((row) => row.gain, true));
   const shown = (row) => fixed(valueOf(row, measure));
   return [
     listOf("Best explained", scored.slice(0, LISTED), shown, "No unit has a score."),
     listOf("Worst explained", scored.slice(-LISTED).reverse(), shown, "No unit has a score."),
-    listOf("Most improved by revision", improved.slice(0, LISTED), (row) => signed(row.gain), "No revision raised a held-out score."),
+    listOf(
+      "Most improved by revision",
+      improved.slice(0, LISTED),
+      (row) => signed(row.gain),
+      "No revision raised a held-out score.",
+    ),
   ];
 }
 
@@ -168,8 +196,23 @@ function listOf(title, rows, shown, missing) {
     {},
     el("h3", {}, title),
     rows.length
-      ? el("ol", { class: "units-list" }, rows.map((row) => el("li", {}, el("a", { href: link(row.address) },
-          el("span", { class: "name" }, row.address), el("span", { class: "text" }, readable(row.text ?? "")), el("span", { class: "number" }, shown(row))))))
+      ? el(
+          "ol",
+          { class: "units-list" },
+          rows.map((row) =>
+            el(
+              "li",
+              {},
+              el(
+                "a",
+                { href: link(row.address) },
+                el("span", { class: "name" }, row.address),
+                el("span", { class: "text" }, readable(row.text ?? "")),
+                el("span", { class: "number" }, shown(row)),
+              ),
+            ),
+          ),
+        )
       : el("p", { class: "missing" }, missing),
   );
 }
@@ -179,15 +222,31 @@ function whatWasRun({ facts, counts, layers }) {
   const pairs = [
     ...Object.entries(facts).map(([name, values]) => [
       words(name),
-      Object.entries(values).map(([value, n]) => (n === counts.units ? readable(value) : `${readable(value)} (${count(n)})`)),
+      Object.entries(values).map(([value, n]) =>
+        n === counts.units ? readable(value) : `${readable(value)} (${count(n)})`,
+      ),
     ]),
     ["layers", [numbers.map(([layer, n]) => `${layer} (${count(n)})`).join(", ")]],
     ["tokens recorded", [count(counts.tokens)]],
-    ["documents scored on", [counts.documents ? `${count(counts.documents)}, among those of the first 256 units` : "unknown"]],
+    [
+      "documents scored on",
+      [counts.documents ? `${count(counts.documents)}, among those of the first 256 units` : "unknown"],
+    ],
   ];
   return section(
     "What was run",
     { id: "run", note: "Numbers in brackets count units." },
-    el("dl", { class: "facts" }, pairs.map(([name, values]) => el("div", {}, el("dt", {}, name), values.map((value) => el("dd", {}, value))))),
+    el(
+      "dl",
+      { class: "facts" },
+      pairs.map(([name, values]) =>
+        el(
+          "div",
+          {},
+          el("dt", {}, name),
+          values.map((value) => el("dd", {}, value)),
+        ),
+      ),
+    ),
   );
 }

@@ -1,6 +1,5 @@
 // The table of all units: search, filters, sorting, one screenful of rows at a time.
 
-const ROWS = 50;
 const LETTERS = 200; // of an explanation in the table: two lines
 const STATES = [
   ["", "all"],
@@ -10,116 +9,6 @@ const STATES = [
   ["failed", "failed"],
   ["unscored", "without a score"],
 ];
-
-// Which scores there are, as `method by simulator`; the first one of the run in front.
-function scoreNames(rows) {
-  const names = new Set();
-  for (const row of rows) for (const score of row.scores) names.add(scoreName(score));
-  return [...names];
-}
-
-const scoreName = (score) => (score.simulator ? `${score.method} by ${score.simulator}` : score.method);
-const scoreOf = (row, name) => row.scores.find((score) => scoreName(score) === name) ?? null;
-const valueOf = (row, name) => scoreOf(row, name)?.value ?? null;
-
-// What the table shows: rows that pass, in order. Kept apart from the page, so that a unit knows its neighbours.
-class Selection {
-  constructor(rows) {
-    this.rows = rows;
-    this.scores = scoreNames(rows);
-    this.texts = null;
-    this.sort = "";
-    this.falling = true;
-    this.filters = { q: "", layer: "", state: "", low: "", high: "", rare: "", dense: "", measure: "" };
-    this.found = rows;
-    this.first = 0;
-  }
-
-  get measure() {
-    return this.filters.measure || this.scores[0] || "";
-  }
-
-  read(settings) {
-    for (const name of Object.keys(this.filters)) this.filters[name] = settings.get(name) ?? "";
-    if (!this.scores.includes(this.filters.measure)) this.filters.measure = "";
-    this.sort = settings.get("sort") ?? "";
-    this.falling = settings.get("order") !== "rising";
-    this.first = Math.max(0, ROWS * Math.floor((Number(settings.get("from")) || 0) / ROWS));
-    this.update();
-  }
-
-  written() {
-    const settings = new URLSearchParams();
-    for (const [name, value] of Object.entries(this.filters)) if (value !== "") settings.set(name, value);
-    if (this.sort) settings.set("sort", this.sort);
-    if (this.sort && !this.falling) settings.set("order", "rising");
-    if (this.first) settings.set("from", this.first);
-    const text = settings.toString();
-    return text ? `#/?${text}` : "#/";
-  }
-
-  update() {
-    const { q, layer, state } = this.filters;
-    const wanted = q.toLowerCase().split(/\s+/).filter(Boolean);
-    const bounds = this.bounds();
-    this.texts ??= this.rows.map(searched);
-    this.found = this.rows.filter(
-      (row, place) =>
-        (layer === "" || row.layer === Number(layer)) &&
-        (state === "" || this.is(row, state)) &&
-        bounds.every(([read, low, high]) => within(read(row), low, high)) &&
-        wanted.every((word) => this.texts[place].includes(word)),
-    );
-    const key = this.keys()[this.sort];
-    if (key) this.found.sort(by(key, this.falling));
-    if (this.first >= this.found.length) this.first = 0;
-  }
-
-  bounds() {
-    const number = (text, factor = 1) => (text === "" || Number.isNaN(Number(text)) ? null : Number(text) * factor);
-    const { low, high, rare, dense } = this.filters;
-    return [
-      [(row) => valueOf(row, this.measure), number(low), number(high)],
-      [(row) => row.density, number(rare, 0.01), number(dense, 0.01)],
-    ].filter(([, from, to]) => from !== null || to !== null);
-  }
-
-  is(row, state) {
-    if (state === "alive") return row.state !== "dead" && row.state !== "constant";
-    if (state === "unscored") return valueOf(row, this.measure) === null;
-    return row.state === state;
-  }
-
-  keys() {
-    return {
-      unit: (row) => row.layer * 1e9 + row.index,
-      score: (row) => valueOf(row, this.measure),
-      gain: (row) => row.gain,
-      density: (row) => row.density,
-      max: (row) => row.max,
-      text: (row) => row.text?.toLowerCase() ?? null,
-    };
-  }
-}
-
-const searched = (row) => [row.name, row.text ?? "", ...row.tokens, ...row.tokens.map(visible)].join("\n").toLowerCase();
-
-function within(value, low, high) {
-  if (typeof value !== "number") return false;
-  return (low === null || value >= low) && (high === null || value <= high);
-}
-
-// What has no value comes last either way.
-function by(key, falling) {
-  return (a, b) => {
-    const x = key(a);
-    const y = key(b);
-    if (x === null || x === undefined) return y === null || y === undefined ? 0 : 1;
-    if (y === null || y === undefined) return -1;
-    const order = x < y ? -1 : x > y ? 1 : 0;
-    return falling ? -order : order;
-  };
-}
 
 function unitTable(selection) {
   const { rows } = selection;
@@ -141,12 +30,25 @@ function unitTable(selection) {
   function draw() {
     const { found, first } = selection;
     fill(head, columns().map(heading));
-    fill(body, found.slice(first, first + ROWS).map((row) => el("tr", {}, columns().map((column) => cell(column, row)))));
+    fill(
+      body,
+      found.slice(first, first + ROWS).map((row) =>
+        el(
+          "tr",
+          {},
+          columns().map((column) => cell(column, row)),
+        ),
+      ),
+    );
     const of = `${count(found.length)} of ${many(rows.length, "unit")}`;
     fill(count_, found.length ? of : `No unit is like this. ${of}`);
     const last = Math.min(first + ROWS, found.length);
     const turn = (to, text, there) =>
-      el("button", { disabled: !there, onclick: () => ((selection.first = to), changed({ keepPage: true })) }, text);
+      el(
+        "button",
+        { disabled: !there, onclick: () => ((selection.first = to), changed({ keepPage: true })) },
+        text,
+      );
     fill(
       pager,
       turn(Math.max(0, first - ROWS), "Previous", first > 0),
@@ -159,7 +61,12 @@ function unitTable(selection) {
     const { measure } = selection;
     return [
       { key: "unit", label: "Unit", cell: (row) => el("a", { href: link(row.address) }, row.address) },
-      { key: "text", label: "Explanation", class: "text", cell: (row) => el("div", { class: "clamped" }, said(row)) },
+      {
+        key: "text",
+        label: "Explanation",
+        class: "text",
+        cell: (row) => el("div", { class: "clamped" }, said(row)),
+      },
       { key: "score", label: "Score", number: true, cell: (row) => scoreCell(scoreOf(row, measure), row) },
       withGain && {
         key: "gain",
@@ -192,7 +99,12 @@ function unitTable(selection) {
     const order = sorted ? (selection.falling ? "descending" : "ascending") : "none";
     return el(
       "th",
-      { scope: "col", class: column.number ? "number" : column.class, "aria-sort": order, "data-key": column.key },
+      {
+        scope: "col",
+        class: column.number ? "number" : column.class,
+        "aria-sort": order,
+        "data-key": column.key,
+      },
       button,
     );
   }
@@ -213,7 +125,13 @@ function unitTable(selection) {
     el(
       "div",
       { class: "scroll", role: "region", tabindex: "0", "aria-label": "Units" },
-      el("table", { class: "units" }, el("caption", { class: "hidden" }, "All units"), el("thead", {}, head), body),
+      el(
+        "table",
+        { class: "units" },
+        el("caption", { class: "hidden" }, "All units"),
+        el("thead", {}, head),
+        body,
+      ),
     ),
     pager,
   ];
@@ -222,7 +140,9 @@ function unitTable(selection) {
 function filters(selection, set) {
   const { rows, filters: now, scores } = selection;
   const layers = [...new Set(rows.map((row) => row.layer))].sort((a, b) => a - b);
-  const states = STATES.filter(([value]) => ["", "alive"].includes(value) || rows.some((row) => selection.is(row, value)));
+  const states = STATES.filter(
+    ([value]) => ["", "alive"].includes(value) || rows.some((row) => selection.is(row, value)),
+  );
   const search = el("input", {
     type: "search",
     value: now.q,
@@ -233,8 +153,19 @@ function filters(selection, set) {
     "form",
     { class: "filters", role: "search", "aria-label": "Units", onsubmit: (event) => event.preventDefault() },
     el("label", { class: "field wide" }, el("span", {}, "Search"), search),
-    select("Layer", [["", "all"], ...layers.map((layer) => [String(layer), String(layer)])], now.layer, set("layer")),
-    scores.length > 1 && select("Score", scores.map((name) => [name, name]), selection.measure, set("measure")),
+    select(
+      "Layer",
+      [["", "all"], ...layers.map((layer) => [String(layer), String(layer)])],
+      now.layer,
+      set("layer"),
+    ),
+    scores.length > 1 &&
+      select(
+        "Score",
+        scores.map((name) => [name, name]),
+        selection.measure,
+        set("measure"),
+      ),
     range("Score", "low", "high", now, set, 0.05, ["at least", "at most"]),
     range("Density in %", "rare", "dense", now, set, 0.1, ["at least", "at most"]),
     select("Units", states, now.state, set("state")),
@@ -253,8 +184,13 @@ function range(label, low, high, now, set, step, [from, to]) {
     });
     return input;
   };
-  return el("div", { class: "field range", role: "group", "aria-label": label },
-    el("span", { "aria-hidden": "true" }, label), bound(low, from), bound(high, to));
+  return el(
+    "div",
+    { class: "field range", role: "group", "aria-label": label },
+    el("span", { "aria-hidden": "true" }, label),
+    bound(low, from),
+    bound(high, to),
+  );
 }
 
 // Takes all filters back; drawn anew with the page, so that the fields are empty as well.

@@ -16,13 +16,13 @@ class Strongest:
         self._k = k
         self._values = [torch.zeros((rows, 0), device=device) for _ in "+-"]
         self._places = [torch.zeros((rows, 0), dtype=torch.long, device=device) for _ in "+-"]
-        self._sums = torch.zeros((2, rows), dtype=torch.float64, device=device)
+        self._sums = torch.zeros((2, rows), dtype=torch.float64)  # here: not every device has float64
         self.count = 0
 
     def add(self, values: Tensor, places: Tensor) -> None:
         """values: (rows, n); places: (n,) numbers that say what each column is."""
-        squares = torch.linalg.vector_norm(values, dim=1).double() ** 2
-        self._sums += torch.stack([values.sum(1).double(), squares])
+        squares = torch.linalg.vector_norm(values, dim=1) ** 2
+        self._sums += torch.stack([values.sum(1), squares]).cpu().double()
         self.count += values.shape[1]
         for sign in range(2):
             top = values.topk(min(self._k, values.shape[1]), dim=1, largest=not sign)
@@ -40,7 +40,7 @@ class Strongest:
         """
         mean, square = self._sums / max(self.count, 1)
         sd = (square - mean**2).clamp(min=0).sqrt().tolist()
-        values = [(part - mean[:, None] if centred else part).tolist() for part in self._values]
+        values = [(part.cpu() - (mean[:, None] if centred else 0.0)).tolist() for part in self._values]
         places = [part.tolist() for part in self._places]
         return [
             {

@@ -23,6 +23,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="Take what the golden pipes print for right.")
 
 
+def shell(pipe: str, cache: Path, stdin: bytes = b"") -> Ran:
+    """A line of bash with pipefail and a store, for fixtures that whole modules share; it has to succeed."""
+    named = {"PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}", "NXTOOLS_PYTHON": sys.executable}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", pipe],
+        env=os.environ | named | {"NXTOOLS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+        input=stdin,
+        capture_output=True,
+        check=True,
+    )
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """bin/ first on the PATH, a store of its own, one job, no keys, no settings of whoever runs the tests."""

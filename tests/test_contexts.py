@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,11 @@ import orjson
 import pytest
 import torch
 import transformers
-from conftest import ROOT, Ran, Run
+from conftest import Ran, Run, shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import known_subject
-from tiny_models import build, save
+from tiny_models import build, save, stories
 
 from nxtools.contexts.curve import FULL, PRESERVED, Left, curve, rank, shortest
 from nxtools.contexts.cuts import Cut, Peaks, cut
@@ -40,23 +37,13 @@ Record = dict[str, Any]
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path, Path]:
     """Units of a tiny subject, the subject, and the store that knows them; contexts hold two excerpts."""
     subject = save(build("llama"), tmp_path_factory.mktemp("subjects") / "tiny")
-    chance = np.random.default_rng(0)
-    words = ["the", "cat", "sat", "on", "mat", "and", "dog", "a", "red", "house", "under", "sun"]
-    text = tmp_path_factory.mktemp("texts") / "stories.txt"
-    text.write_text("\n\n".join(" ".join(chance.choice(words, 60).tolist()) for _ in range(40)))
+    text = stories(tmp_path_factory.mktemp("texts"), 40)
     pipe = (
         f"nx-record -q --subject {subject} --units 0:1,0:5,2:7,2:20 --context 32 --excerpt 16 --bos always "
         f"--pool 20,10,10 --document-tokens 100 --batch 4 {text} | nx-top -q"
     )
     cache = tmp_path_factory.mktemp("store") / "cache"
-    environment = {"PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}", "NXTOOLS_PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", pipe],
-        env=os.environ | environment | {"NXTOOLS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout, subject, cache
+    return shell(pipe, cache).stdout, subject, cache
 
 
 def read(data: bytes) -> list[Record]:

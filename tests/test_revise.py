@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ import numpy as np
 import orjson
 import pytest
 from assistants import unit as unit_of
-from conftest import ROOT, Ran, Run
+from conftest import Ran, Run, shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import build, save
+from tiny_models import build, save, stories
 
 from nxtools.pattern.atoms import token
 from nxtools.pattern.execute import execute
@@ -48,12 +45,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    chance = np.random.default_rng(0)
-    words = ["the", "cat", "sat", "on", "mat", "and", "dog", "a", "red", "house", "under", "sun"]
-    documents = (" ".join(chance.choice(words, 60).tolist()) for _ in range(40))
-    file = tmp_path_factory.mktemp("texts") / "stories.txt"
-    file.write_text("\n\n".join(documents))
-    return file
+    return stories(tmp_path_factory.mktemp("texts"), 40)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +57,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, subject: Path, text: Path
         f"--document-tokens 100 --batch 4 {text} | nx-top -q | nx-explain -q -j1 --literals 8"
     )
     cache = tmp_path_factory.mktemp("store") / "cache"
-    environment = {"PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}", "NXTOOLS_PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", pipe],
-        env=os.environ | environment | {"NXTOOLS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout, cache
+    return shell(pipe, cache).stdout, cache
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import gguf_model
 import orjson
 import pytest
 import revising
-from conftest import ROOT, Ran, Run
+from conftest import Run, shell
 from fault_server import FaultServer, chat
 
 from nxtools.stream import dump
@@ -35,17 +35,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path, Pat
     text.write_text("\n\n".join(revising.story(seed) for seed in range(150)))
     done = shell(f"nx-record -q --subject {subject} {SETTINGS} {text} | nx-top -q", folder / "cache")
     return done.stdout, subject, folder / "cache"
-
-
-def shell(pipe: str, cache: Path, stdin: bytes = b"") -> Ran:
-    named = {"PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}", "NXTOOLS_PYTHON": sys.executable}
-    return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", pipe],
-        env=os.environ | named | {"NXTOOLS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-        input=stdin,
-        capture_output=True,
-        check=True,
-    )
 
 
 @pytest.fixture

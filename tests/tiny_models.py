@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
@@ -96,6 +97,15 @@ def save(model: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def stories(folder: Path, documents: int) -> Path:
+    """A file of so many documents of sixty words each."""
+    chance = np.random.default_rng(0)
+    words = ["the", "cat", "sat", "on", "mat", "and", "dog", "a", "red", "house", "under", "sun"]
+    file = folder / "stories.txt"
+    file.write_text("\n\n".join(" ".join(chance.choice(words, 60).tolist()) for _ in range(documents)))
+    return file
 
 
 def tokenizer(bos: bool = False, eos: bool = False) -> Any:

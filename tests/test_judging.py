@@ -445,12 +445,58 @@ def test_options_of_judges_are_refused_elsewhere(run: Any) -> None:
     assert b"means nothing with --method surprisal" in ran.stderr
 
 
-def test_a_model_is_asked_about_the_null_of_so_many_units(run: Any, model: Path) -> None:
+def test_a_model_is_asked_about_the_null_of_so_many_units_of_each_layer(run: Any, model: Path) -> None:
+    """One call a unit and one a null, which the first unit of a layer has not."""
     words = ["nx-score", "--method", "detection", "--simulator", f"llama:{model}", "--dry-run"]
     words += ["--simulation", "generate", "--each", "1"]
-    for units, calls in ((1, 1), (40, 79), (120, 220)):
-        assert f"{calls} calls to make" in run(*words, stdin=explained(units)).stderr.decode()
+    for layers, calls in (([1], 1), ([20], 39), ([60], 85), ([60, 40, 2], 60 + 40 + 2 + 25 + 25 + 1)):
+        lines = [orjson.loads(one) for one in explained(sum(layers)).splitlines()]
+        for number, one in zip(np.repeat(range(len(layers)), layers).tolist(), lines, strict=True):
+            one["unit"]["layer"] = number
+        stdin = b"".join(orjson.dumps(one) + b"\n" for one in lines)
+        assert f"{calls} calls to make" in run(*words, stdin=stdin).stderr.decode()
     assert "120 calls to make" in run(*words, "--baselines", "none", stdin=explained(120)).stderr.decode()
+
+
+# Explanations of another run
+
+
+@pytest.mark.parametrize("by", ["pattern", "model"])
+@pytest.mark.parametrize("how", ["same", "shift"])
+def test_explanations_of_another_run_are_judged_on_these_units(
+    run: Any, tmp_path: Path, model: Path, by: str, how: str
+) -> None:
+    """Their own scores stay behind; a unit gets those of its namesake, or of the next of its layer."""
+    texts = ['" mast" (9)', '" dog" (9)', '" oar" (9)']
+    lines = [line(index) for index in range(3)]
+    for text, one in zip(texts, lines, strict=True):
+        one["explanations"] = [
+            {"text": text, "by": {"explainer": "pattern"}, "scores": [{"method": "detection"}]}
+        ]
+    (tmp_path / "other.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in lines))
+    units = b"".join(orjson.dumps(line(index)) + b"\n" for index in range(4))
+    words = ["nx-score", "--method", "detection", "--explanations-from", str(tmp_path / "other.jsonl")]
+    words += [] if by == "pattern" else ["--simulator", f"llama:{model}", "--simulation", "generate"]
+    done = run(*words, "--map", how, "--allow-errors", "100%", stdin=units)
+    assert done.returncode == 0, done.stderr
+    assert b"1 units have no counterpart" in done.stderr
+    found = [orjson.loads(one) for one in done.stdout.splitlines()]
+    told = [[e["text"] for e in one["explanations"]] for one in found]
+    assert told == [[text] for text in (texts if how == "same" else texts[1:] + texts[:1])] + [[]]
+    for one in found[:3]:
+        (score,) = one["explanations"][0]["scores"]
+        assert score["simulator"] == ("pattern" if by == "pattern" else f"llama:{model.name}")
+        assert one["explanations"][0]["explains"]["index"] == (
+            one["unit"]["index"] if how == "same" else (one["unit"]["index"] + 1) % 3
+        )
+    names = [baseline["name"] for one in found for baseline in one.get("baselines", [])]
+    assert names == ["null", "null"]  # of the second and third unit
+    if by == "pattern":
+        right = [one["explanations"][0]["scores"][0]["balanced_accuracy"] > 0.5 for one in found[:3]]
+        assert right == ([True, False, True] if how == "same" else [False, True, True])
+    else:
+        again = run(*words, "--map", how, "--allow-errors", "100%", "--offline", stdin=units)
+        assert again.stdout == done.stdout
 
 
 # Intruders

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ BEFORE = "\0before"  # where a unit carries the explanation of the one before it
 class Judged:
     """Judges the explanations of many units, and the null: that of the unit before in its layer.
 
-    nulls: units whose null a language model is asked about.
+    nulls: units of a layer whose null a language model is asked about.
     """
 
     def __init__(self, shared: Shared, options: dict[str, Any], nulls: int) -> None:
@@ -40,7 +42,8 @@ class Judged:
         self.options = options
         self.method = str(options["method"])
         self.refused = 0  # explanations that nothing could be asked about
-        self._nulls = nulls if options["simulator"] != "pattern" else None
+        self._most = nulls if options["simulator"] != "pattern" else sys.maxsize
+        self._nulls: Counter[object] = Counter()  # by layer
         self._pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
         self._similar = Similar() if options["negatives"] == "similar" else None
         self.summary = self._summary()
@@ -98,10 +101,10 @@ class Judged:
         before: tuple[Any, str, list[Record]] | None = None
         for unit in units:
             layer, index = unit["unit"]["layer"], unit["unit"]["index"]
-            wanted = self.options["baselines"] != "none" and self._nulls != 0
+            wanted = self.options["baselines"] != "none" and self._nulls[layer] < self._most
             if wanted and before is not None and before[0] == layer and before[2] and _told(unit):
                 unit[BEFORE] = (before[1], before[2][0])
-                self._nulls = None if self._nulls is None else self._nulls - 1
+                self._nulls[layer] += 1
             words: list[Record] = [{k: e[k] for k in ("text", "pattern") if k in e} for e in _told(unit)]
             before = (layer, f"{layer}:{index}", words)
             yield unit

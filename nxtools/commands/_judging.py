@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METHODS = ("detection", "fuzzing", "intruder", "surprisal", "embedding")
 OURS = ("active", "each", "together")
-NULLS = 100  # units whose null a language model is asked about
+NULLS = 25  # units of a layer whose null a language model is asked about
 
 judging_options = family(
     "Judging",

@@ -249,8 +249,10 @@ function scatterChart(points, line, bound) {
 // Bins of excerpt extremes on logarithmic axes; a bin without excerpts has no bar.
 function histogramChart({ below, edges, counts }, title, sign) {
   const bins = edges
-    .map((from, place) => ({ from, to: edges[place + 1] ?? from * 1.4142, n: counts[place] }))
-    .filter(({ n }) => n > 0);
+    .map((from, place) => ({ from, to: edges[place + 1] ?? from * Math.SQRT2, n: counts[place] }))
+    .filter(({ from, n }) => n > 0 && from > 0);
+  const [low, high] = [d3.min(bins, ({ from }) => from) ?? 0.1, d3.max(bins, ({ to }) => to) ?? 1];
+  const most = Math.max(10, d3.max(bins, ({ n }) => n) ?? 1);
   return chart(
     `Histogram of ${title}, both axes logarithmic: ${many(d3.sum(counts) + below, "excerpt")}, ${count(below)} of them below the first bin.`,
     title,
@@ -263,7 +265,7 @@ function histogramChart({ below, edges, counts }, title, sign) {
         label: `activation${sign < 0 ? ", negative" : ""}`,
         labelAnchor: "center",
         labelArrow: "none",
-        ticks: 4,
+        ticks: roundNumbers(low, high),
         tickFormat: (x) => exact(sign * x),
       },
       y: {
@@ -271,9 +273,9 @@ function histogramChart({ below, edges, counts }, title, sign) {
         label: "excerpts",
         labelArrow: "none",
         grid: true,
-        ticks: 3,
+        ticks: roundNumbers(1, most),
         tickFormat: "~s",
-        domain: [0.8, Math.max(10, d3.max(bins, ({ n }) => n) ?? 1)],
+        domain: [0.8, most],
       },
       marks: [
         Plot.rect(bins, {
@@ -290,4 +292,11 @@ function histogramChart({ below, edges, counts }, title, sign) {
     }),
     `n = ${many(d3.sum(counts) + below, "excerpt")}${below ? `, ${count(below)} too low for a bin` : ""}`,
   );
+}
+
+// Ticks of a logarithmic axis: powers of ten and, where those are few, twice and five times as much.
+function roundNumbers(low, high) {
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1).map((n) => 10 ** n);
+  const within = (ticks) => ticks.filter((x) => x >= low * 0.999 && x <= high * 1.001);
+  return within(powers).length > 2 ? within(powers) : within(powers.flatMap((x) => [x, 2 * x, 5 * x]));
 }

@@ -46,12 +46,14 @@ class Connector:
         self._of: tuple[str, str, str] | None = None
         self._wiring: Wiring | None = None
         self._texts: Sequence[str] = ()
+        self._blocks: list[Block] = []
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         while asks := pull(ASKS):
             if self._wiring is None:
                 self._of = _subject(asks[0].payload)
                 self._wiring, self._texts = self._load(asks[0].payload)
+                self._blocks = _blocks(self._texts, self._wiring)
             groups: dict[Any, list[Ask]] = defaultdict(list)
             for ask in asks:
                 failure = self._refused(ask.payload, self._wiring)
@@ -84,15 +86,16 @@ class Connector:
 
     def _answer(self, asks: list[Ask], wiring: Wiring) -> Answered:
         with torch.inference_mode():
-            found = _Bundle([ask.payload for ask in asks], wiring).answers(self._texts)
+            bundle = _Bundle([ask.payload for ask in asks], wiring, self._blocks)
+            found = bundle.answers(self._texts)
         return [(ask, _finite(record)) for ask, record in zip(asks, found, strict=True)]
 
 
 class _Bundle:
     """Up to ROWS units of one layer and kind, and the vectors with which they read and write the stream."""
 
-    def __init__(self, jobs: Sequence[Connecting], wiring: Wiring) -> None:
-        self.jobs, self.wiring = jobs, wiring
+    def __init__(self, jobs: Sequence[Connecting], wiring: Wiring, tokens: Sequence[Block]) -> None:
+        self.jobs, self.wiring, self.tokens = jobs, wiring, tokens
         self.first = jobs[0]
         self.layer = wiring.layers[self.first.layer]
         self.space = None if self.first.vectors is None else self.first.vectors.space
@@ -158,10 +161,8 @@ class _Bundle:
 
         wanted: list[tuple[str, Callable[[], Any]]] = []
         if self.first.tokens:
-            ids = [token for token, text in enumerate(texts) if text and token < self.wiring.vocabulary]
-            places = torch.tensor(ids, device=self.wiring.device)
-            wanted.append(("output_tokens", lambda: self._output_tokens(places).records(named, centred=True)))
-            wanted.append(("input_tokens", lambda: self._input_tokens(places).records(named)))
+            wanted.append(("output_tokens", lambda: self._output_tokens().records(named, centred=True)))
+            wanted.append(("input_tokens", lambda: self._input_tokens().records(named)))
         if self.first.units:
             wanted.append(("upstream", self._upstream))
             wanted.append(("downstream", self._downstream))
@@ -187,27 +188,27 @@ class _Bundle:
     def _is_gated(self) -> bool:
         return self.space != "stream" and self.layer.is_gated
 
-    def _output_tokens(self, ids: Tensor) -> Strongest:
+    def _output_tokens(self) -> Strongest:
         if self.writes is None:
             raise _Absent(self.absent["writes"])
         if self.wiring.final is None:
             raise _Absent(SPOKEN)
         rows = self.writes * self.wiring.final
         strongest = Strongest(ROWS, self.first.tokens, self.wiring.device)
-        for block in torch.split(ids, TOKENS):
-            strongest.add(rows @ self.wiring.unembedding[block].float().T, block)
+        for ids, rows_of in self.tokens:
+            strongest.add(rows @ self.wiring.unembedding[rows_of].float().T, ids)
         return strongest
 
-    def _input_tokens(self, ids: Tensor) -> Strongest:
+    def _input_tokens(self) -> Strongest:
         if not self.reads:
             raise _Absent(self.absent["reads"])
         if self.wiring.embedding is None:
             raise _Absent(NARROW)
         strongest = Strongest(ROWS, self.first.tokens, self.wiring.device)
-        for block in torch.split(ids, TOKENS):
-            tokens = self.wiring.embedding[block]
+        for ids, rows_of in self.tokens:
+            tokens = self.wiring.embedding[rows_of]
             values = self._gated(tokens) if self._is_gated else self.reads["input"] @ tokens.float().T
-            strongest.add(values, block)
+            strongest.add(values, ids)
         return strongest
 
     def _gated(self, tokens: Tensor) -> Tensor:
@@ -276,6 +277,20 @@ def _finite(answer: dict[str, Any]) -> dict[str, Any] | Failure:
     if all(math.isfinite(one["sd"]) for one in lists):
         return answer
     return Failure("connect", "non-finite", "the subject's weights are not finite")
+
+
+Block = tuple[Tensor, Tensor | slice]  # token ids, and the rows of an embedding that they are
+
+
+def _blocks(texts: Sequence[str], wiring: Wiring) -> list[Block]:
+    """The tokens that have a text; where all of a block do, its rows are looked at and not copied."""
+    vocabulary = wiring.vocabulary
+    known = [token for token, text in enumerate(texts[:vocabulary]) if text]
+    blocks: list[Block] = []
+    for ids in torch.split(torch.tensor(known, dtype=torch.long, device=wiring.device), TOKENS):
+        first, last = (int(ids[0]), int(ids[-1]) + 1) if len(ids) else (0, 0)
+        blocks.append((ids, slice(first, last) if last - first == len(ids) else ids))
+    return blocks
 
 
 def _subject(job: Connecting) -> tuple[str, str, str]:

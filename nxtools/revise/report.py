@@ -18,10 +18,11 @@ def lines(compared: Sequence[Compared]) -> list[str]:
     if not compared:
         return []
     changed = sum(one.changed for one in compared)
+    widened = any(one.widened != one.held_out for one in compared)
     return [
         f"{changed:,} of {len(compared):,} explanations were replaced by what is better on validation",
         _pairs("held-out top and random", [one.held_out for one in compared]),
-        _pairs("widened by new texts", [one.widened for one in compared]),
+        *([_pairs("widened by new texts", [one.widened for one in compared])] if widened else []),
         *_sentences(compared),
     ]
 

@@ -218,13 +218,23 @@ def test_a_file_in_the_papers_form_is_read(run: Run) -> None:
             )
         assert other.truth.text == puzzle.truth.text and len(other.false) == 3
     pipe = "nx-puzzles --import p.json | nx-explain -q | nx-score -q --baselines none | nx-puzzles --score"
-    done = run(f"cat > p.json; {pipe}", stdin=dump(given[:3]))
+    by_name = {entry["name"]: entry for entry in given}  # as the paper's code has them
+    assert imported(by_name) == imported(given)
+    done = run(f"cat > p.json; {pipe}", stdin=dump(dict(list(by_name.items())[:3])))
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().splitlines()[2].startswith(PUZZLES[0].name)
 
 
+def test_where_only_three_sentences_fire_one_of_them_is_held_out() -> None:
+    sentences = [[["a", 10], "b"], ["c", ["a", 5]], [["a", 1], "d"], ["b", "c"]]
+    (puzzle,) = imported({"x": {"explanation": "a", "sentences": sentences}})
+    firing = {which: sum(s.peak > 0 for s in puzzle.sentences[which]) for which in SETS}
+    assert (puzzle.name, firing) == ("x", {"evidence": 2, "validation": 0, "held-out": 1})
+
+
 @pytest.mark.parametrize(
-    "wrong", [{}, [], [{"name": "a"}], [{"name": "a", "explanation": "b", "sentences": [[3]]}]]
+    "wrong",
+    [{}, [], {"a": 3}, [{"name": "a"}], [{"name": "a", "explanation": "b", "sentences": [[3]]}]],
 )
 def test_another_form_is_refused(run: Run, wrong: Any) -> None:
     with pytest.raises(InputError):

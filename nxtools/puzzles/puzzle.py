@@ -86,18 +86,24 @@ def _ours(name: str, entry: Record) -> Puzzle:
 
 
 def imported(found: Any) -> list[Puzzle]:
-    """Puzzles in the form of the paper's code: a list of objects with `name`, `explanation`,
-    `false_explanations` and `sentences`, whose tokens are texts, or pairs of text and activation.
+    """Puzzles in the form of the paper's code: by name objects with `name`, `explanation`,
+    `false_explanations` and `sentences`, whose tokens are texts, or pairs of text and activation. Or a list
+    of such objects.
 
     They have no sets of their own: sentences with and without activations are dealt out in turn, half of each
     to the evidence. InputError for anything else.
     """
+    if isinstance(found, dict):
+        found = [
+            {"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in found.items()
+        ]
     if not isinstance(found, list) or not found:
-        raise InputError("no list of puzzles", hint="a JSON list of objects is wanted")
+        raise InputError("no puzzles", hint="a JSON object of puzzles by name is wanted, or a list of them")
     return [_imported(entry, place) for place, entry in enumerate(found)]
 
 
-TURNS = ("evidence", "validation", "evidence", "held-out")
+# Some have three sentences that fire: one of them has to be held out, or nothing could be scored.
+TURNS = ("evidence", "held-out", "evidence", "validation")
 
 
 def _imported(entry: Any, place: int) -> Puzzle:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nxtools.pattern.corpus import Corpus, Counted, Means
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import levels_around
-from nxtools.pattern.language import parse
+from nxtools.pattern.language import Atom, parse
 from nxtools.pattern.learn import Learned, Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
 
@@ -99,6 +99,15 @@ def test_contexts_are_learned_beside_the_table() -> None:
     ids = np.array([[1, 0, 1, 2, 1]], np.int32)
     values = execute(pattern, ids, LEXICON)[0]
     assert values[2] > 2 * values[4] > 0
+
+
+def test_what_a_token_adds_to_all_that_follow_it_is_said_once() -> None:
+    truth = '" w1" (10); " w2" (7); " w3" (5); " w4" (3); after " w0" (+4)'
+    pattern = learned(truth, table=True).pattern
+    assert [(shift.context, shift.step) for shift in pattern.shifts] == [((Atom("token", " w0"),), 30)]
+    ids = np.array([[9, 3, 0, 3, 0, 2, 0, 9]], np.int32)
+    wanted, found = (execute(one, ids, LEXICON)[0] for one in (parse(truth), pattern))
+    assert np.corrcoef(wanted, found)[0, 1] > 0.95
 
 
 @settings(deadline=None)

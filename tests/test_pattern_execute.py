@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nxtools.errors import InputError
 from nxtools.pattern.execute import execute
-from nxtools.pattern.language import Atom, Pattern, Rule, parse, token
+from nxtools.pattern.language import Atom, Pattern, Rule, Shift, parse, token
 from nxtools.pattern.lexicon import Lexicon
 
 WORDS = [" all", " not", " at", "The", "ing", " sing", ".", "7", " never", "�"]
@@ -136,24 +136,30 @@ named = st.one_of(
 
 @given(
     st.dictionaries(st.lists(named, min_size=1, max_size=3).map(tuple), st.integers(-100, 100), max_size=8),
+    st.dictionaries(st.lists(named, min_size=1, max_size=2).map(tuple), st.integers(-100, 100), max_size=3),
     st.lists(st.lists(st.integers(0, len(WORDS) - 1), min_size=6, max_size=6), min_size=1, max_size=3),
 )
 def test_execution_is_the_definition_read_position_by_position(
-    rules: dict[tuple[Atom, ...], int], rows: list[list[int]]
+    rules: dict[tuple[Atom, ...], int], steps: dict[tuple[Atom, ...], int], rows: list[list[int]]
 ) -> None:
     background = 5
-    pattern = Pattern(tuple(Rule(steps, level) for steps, level in rules.items()), background)
+    shifts = tuple(Shift(context, step) for context, step in steps.items())
+    pattern = Pattern(tuple(Rule(steps, level) for steps, level in rules.items()), background, shifts)
     lexicon = Lexicon(WORDS)
 
-    def matches(rule: Rule, row: list[int], position: int) -> bool:
-        first = position - len(rule.steps) + 1
-        return first >= 0 and all(row[first + i] in lexicon.ids(atom) for i, atom in enumerate(rule.steps))
+    def matches(steps: tuple[Atom, ...], row: list[int], last: int) -> bool:
+        first = last - len(steps) + 1
+        return first >= 0 and all(row[first + i] in lexicon.ids(atom) for i, atom in enumerate(steps))
 
     def expected(row: list[int], position: int) -> int:
+        added = sum(shift.step for shift in shifts if matches(shift.context, row, position - 1))
+        return said(row, position) + added
+
+    def said(row: list[int], position: int) -> int:
         spoken: dict[Atom, Rule] = {}
         for rule in pattern.rules:
             before = spoken.get(rule.current)
-            if matches(rule, row, position) and (before is None or strength(rule) > strength(before)):
+            if matches(rule.steps, row, position) and (before is None or strength(rule) > strength(before)):
                 spoken[rule.current] = rule
         for atom, rule in spoken.items():
             if atom.form == "token":

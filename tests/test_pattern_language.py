@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nxtools.errors import InputError
 from nxtools.pattern.atoms import FORMS
-from nxtools.pattern.language import CLASSES, Atom, Pattern, Rule, parse, token
+from nxtools.pattern.language import CLASSES, Atom, Pattern, Rule, Shift, parse, token
 
 HOSTILE = [
     '"',
@@ -37,9 +37,14 @@ atoms = st.one_of(
 steps = st.lists(atoms, min_size=1, max_size=4).map(tuple)
 levels = st.integers(-100, 100)
 patterns = st.builds(
-    lambda rules, otherwise: Pattern(tuple(Rule(s, level) for s, level in rules.items()), otherwise),
+    lambda rules, otherwise, shifts: Pattern(
+        tuple(Rule(s, level) for s, level in rules.items()),
+        otherwise,
+        tuple(Shift(context, step) for context, step in shifts.items()),
+    ),
     st.dictionaries(steps, levels, max_size=12),
     levels,
+    st.dictionaries(steps, levels, max_size=5),
 )
 
 
@@ -61,7 +66,8 @@ def test_the_printed_sentence_is_one_line_that_can_be_seen(pattern: Pattern) -> 
 @given(patterns)
 def test_no_rule_is_lost_and_shared_names_count_once(pattern: Pattern) -> None:
     assert len({rule.steps for rule in pattern.rules}) == len(pattern.rules)
-    assert pattern.literals <= sum(len(rule.steps) for rule in pattern.rules)
+    before = sum(len(shift.context) for shift in pattern.shifts)
+    assert pattern.literals <= before + sum(len(rule.steps) for rule in pattern.rules)
 
 
 CANONICAL = {
@@ -83,6 +89,9 @@ CANONICAL = {
     "“ curly ” (2)": '" curly " (2)',
     '"t" after "do" "n" or "ca" "n" (6)': '"t" after "do" "n" or "ca" "n" (6)',
     "otherwise 0": "otherwise 0",
+    'goes negative on "b"; after " of" and like " the" (+2), " c"; after "d" (-.5)': (
+        'goes negative on "b" or " c" (10); after " of" or like " the" (+2); after "d" (-0.5)'
+    ),
 }
 
 
@@ -103,6 +112,9 @@ NO_PATTERNS = {
     '"\\u{110000}"': ("from character 2 on", "no such character"),
     '" all (5)': ('from character 1 on: " all (5)', "not closed"),
     '"a" (4); "a" (5)': ('from character 10 on: "a" (5)', 'a second strength for "a"'),
+    'after " of" (2)': ("from character 14 on: 2)", "what is added has a sign"),
+    'after " of"; "a"': ('from character 12 on: ; "a"', "expected what is added"),
+    'after "a" (+1); after "a" (+2)': ('from character 23 on: "a" (+2)', 'a second step after "a"'),
     "not after 'a'": ("at its end", "needs a token before it"),
     'otherwise 3; "a"': ('from character 14 on: "a"', "nothing can follow"),
     '"a" (5) * "b"': ("from character 9 on: *", "not expected here"),

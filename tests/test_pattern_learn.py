@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nxtools.pattern.adding import Adding
+from nxtools.pattern.before import Before
+from nxtools.pattern.evidence import Check, Evidence
 from nxtools.pattern.execute import execute, names
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.index import PoolIndex
@@ -15,7 +18,7 @@ from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.language import parse
 from nxtools.pattern.learn import Learned, Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.select import Check, Evidence, _Search
+from nxtools.pattern.select import Search
 
 WORDS = [
     " all",
@@ -175,9 +178,9 @@ def test_learning_twice_gives_the_same_bytes() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 1000), st.integers(3, len(WORDS)), st.booleans())
+@given(st.integers(0, 1000), st.integers(3, len(WORDS)), st.booleans(), st.booleans())
 def test_the_running_sums_of_the_search_are_those_of_its_predictions(
-    seed: int, vocabulary: int, use_kinds: bool
+    seed: int, vocabulary: int, use_kinds: bool, use_before: bool
 ) -> None:
     """After every step, sums and weights of all candidates equal those computed anew from all positions."""
     pool, mine = excerpts(12, seed, vocabulary), excerpts(3, seed + 1)
@@ -188,18 +191,23 @@ def test_the_running_sums_of_the_search_are_those_of_its_predictions(
     weights = np.random.default_rng(seed + 2).uniform(0.2, 3.0, len(values))
     trust = np.random.default_rng(seed + 3).uniform(0.5, 2.0, len(contexts) + 1)
     of_pool = index.sums(weights[: pool.size])
-    search = _Search(index, Evidence(contexts, values, weights, of_own, trust, of_pool), 2.0)
+    search = Search(index, Evidence(contexts, values, weights, of_own, trust, of_pool), 2.0)
     kinds = Kinds(LEXICON, index.contexts.token[: index.alone], index.alone)
-    if use_kinds and len(kinds):
+    use_before = use_before and use_kinds
+    if use_kinds:
         everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)
         search.consider(kinds, Check(everything, 5 * everything))
     rows = np.concatenate([index.of_position, of_own])
     lengths = np.append(contexts.length, 0)
+    places = np.concatenate([index.of_position[:, 0], np.where(of_own[:, 0] < index.alone, of_own[:, 0], -1)])
+    if use_before:
+        check = [places[1:51], places[:50], values[1:51], np.ones(50)]  # as if they followed each other
+        search.adding = Adding(search, Before(kinds, np.roll(places, 1), *check), 1.0)
     for _ in range(8):
         if search.step() is None:
             break
         free = search.taken == 0
-        residuals = values - np.where(free, search.background[rows[:, 0]], search.predicted)
+        residuals = search.values - np.where(free, search.background[rows[:, 0]], search.predicted)
         open = lengths[rows] > search.taken[:, None]
         for number in range(len(contexts)):
             takes = ((rows == number) & open).any(axis=1)

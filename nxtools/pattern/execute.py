@@ -3,7 +3,8 @@
 Of the rules for one item of the sentence (a token, a spelling, a likeness, a class) the most specific that
 matches a position speaks for it. Where a rule names the token itself, that is the answer. Elsewhere each
 other item that speaks moves the prediction from the background to its level, so they add up; unless one of
-them says 0 ("not …"), which is then the answer.
+them says 0 ("not …"), which is then the answer. In the end the pattern's shifts are added, which look at what
+stands before the token only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from nxtools.pattern.lexicon import Ids, Lexicon
 from nxtools.pattern.sentence import FULL, Context, Pattern, Rule
 
 Levels = NDArray[np.float32]
+
+NOWHERE = np.zeros(0, dtype=np.intp)
 
 
 def execute(
@@ -46,13 +49,19 @@ def execute(
     if named:
         level, speaks = _most_specific(named, text)
         predicted = np.where(speaks, level, predicted)
+    everywhere = np.arange(ids.size) if pattern.shifts else NOWHERE
+    for shift in pattern.shifts:
+        predicted[text.matches(shift.context, everywhere)] += shift.step
     return predicted.reshape(ids.shape) / np.float32(FULL)
 
 
 def names(
     pattern: Pattern, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
 ) -> NDArray[np.bool_]:
-    """Which positions of excerpts (E, T) a rule of `pattern` matches; the others have its background."""
+    """Which positions of excerpts (E, T) a rule of `pattern` matches.
+
+    The others have its background, and what it adds after what stands before them.
+    """
     _, speaks = _most_specific(pattern.rules, _Text(ids, vocabulary))
     return speaks.reshape(ids.shape)
 

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import Atom, token
-from nxtools.pattern.index import Floats, PoolIndex, totals
+from nxtools.pattern.evidence import Choice, Evidence
+from nxtools.pattern.index import Floats, Numbers, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
-from nxtools.pattern.select import Choice, Evidence
-from nxtools.pattern.sentence import FULL, Pattern, Rule
+from nxtools.pattern.sentence import FULL, Pattern, Rule, Shift
 
 # Levels that a learned pattern uses, a factor of about 1.5 apart: near strengths merge into one group, and
 # the sentence is shorter, for 0.002 of the score (round tenths of the scale would cost ten times that).
 LEVELS = np.array([0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100])
 NEAR_ZERO = 2
+SETTLING = 3  # rounds in which values and what is added to them find each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,7 @@ class Fit:
         known = len(index.contexts)
         self.added = np.flatnonzero(self.contexts.length[known:] == 1) + known  # tokens that the pool lacks
         self.head = np.concatenate([index.of_position[:, 0], evidence.of_own[:, 0]])  # by position
-        self.weighted = evidence.weights * evidence.values
         self.weight_of = totals(self.head, evidence.weights, len(self.contexts))
-        self.sum_of = totals(self.head, self.weighted, len(self.contexts))
 
     def within(self, budget: Budget) -> Fitted:
         """The pattern of the most choices that the budget allows."""
@@ -75,11 +74,20 @@ class Fit:
         """The pattern of the first `count` choices."""
         chosen = self.choices[:count]
         before = self._before(chosen)
-        values, background, otherwise = self._values(chosen, before)
+        values, background, otherwise, steps_after = self._settled(chosen, before)
         scale = float(np.abs(np.append(values, otherwise)).max()) or 1.0
         levels, rest = levels_around(values / scale, otherwise / scale)
+        shifts = [
+            Shift((atom,), step)
+            for atom, step in zip(
+                steps_after, rounded(np.array([*steps_after.values()]) / scale), strict=True
+            )
+            if step
+        ]
         rules, said = [], []
         for place, choice in enumerate(chosen):
+            if choice.before is not None:
+                continue
             if choice.kind >= 0:
                 assert self.kinds is not None
                 steps: tuple[Atom, ...] | None = (self.kinds.atoms[choice.kind],)
@@ -95,7 +103,7 @@ class Fit:
             if steps is not None and levels[place] != without:  # else it says nothing new
                 rules.append(Rule(steps, levels[place]))
                 said.append(place)
-        return Fitted(Pattern(tuple(rules), rest), scale, tuple(said))
+        return Fitted(Pattern(tuple(rules), rest, tuple(shifts)), scale, tuple(said))
 
     def matched(self, said: tuple[int, ...]) -> NDArray[np.bool_]:
         """(positions,): where a rule of the choices at these places matches."""
@@ -106,7 +114,7 @@ class Fit:
                 ruled.add(place)
         for place in ruled:
             choice = self.choices[place]
-            if choice.kind < 0:
+            if choice.context >= 0:
                 matched[choice.positions] = True
                 matched[self.index.occurrences(self.contexts, choice.context)] = True
             else:
@@ -119,23 +127,48 @@ class Fit:
         named = tuple(token(text) for text in texts if text is not None)
         return named if len(named) == len(texts) else None
 
-    def _values(self, chosen: list[Choice], before: dict[int, int | None]) -> tuple[Floats, Floats, float]:
+    def _settled(
+        self, chosen: list[Choice], before: dict[int, int | None]
+    ) -> tuple[Floats, Floats, float, dict[Atom, float]]:
+        """What `_values` gives, and what is added after each atom: each fitted to what the other leaves."""
+        evidence = self.evidence
+        adding = [choice for choice in chosen if choice.before is not None]
+        steps: dict[Atom, float] = {}
+        added = np.zeros(len(self.head))
+        owner = np.full(len(self.head), -1, dtype=np.intp)
+        for place, choice in enumerate(chosen):
+            if choice.context >= 0:
+                owner[choice.positions] = place
+        values, background, otherwise = self._values(chosen, before, owner, evidence.values)
+        for _ in range(SETTLING if adding else 0):
+            left = evidence.values - np.where(owner >= 0, values[owner], background[self.head])
+            for choice in adding:
+                assert choice.before is not None
+                at, old = choice.positions, steps.get(choice.before, 0.0)
+                weights = evidence.weights[at]
+                residual = float((weights * (left[at] - added[at] + old)).sum())
+                steps[choice.before] = residual / (float(weights.sum()) + self.shrink)
+                added[at] += steps[choice.before] - old
+            values, background, otherwise = self._values(chosen, before, owner, evidence.values - added)
+        return values, background, otherwise, steps
+
+    def _values(
+        self, chosen: list[Choice], before: dict[int, int | None], owner: Numbers, wanted: Floats
+    ) -> tuple[Floats, Floats, float]:
         """Values of the choices, of the background by head, and of tokens of no kind.
 
         A context has the mean of the positions that are left to it, shrunk toward the mean of all that it
         matches, shrunk in turn toward the value of the next shorter choice.
         """
         count, tokens = len(chosen), len(self.contexts)
-        owner = np.full(len(self.head), -1, dtype=np.intp)
-        for place, choice in enumerate(chosen):
-            owner[choice.positions] = place
+        weighted = self.evidence.weights * wanted
         taken = np.flatnonzero(owner >= 0)
         owners, heads = owner[taken], self.head[taken]
-        weights, sums = self.evidence.weights[taken], self.weighted[taken]
+        weights, sums = self.evidence.weights[taken], weighted[taken]
         background, otherwise, steps = self._background(
             [choice.kind for choice in chosen if choice.kind >= 0],
             self.weight_of - totals(heads, weights, tokens),
-            self.sum_of - totals(heads, sums, tokens),
+            totals(self.head, weighted, tokens) - totals(heads, sums, tokens),
         )
         values = np.zeros(count)
         values[[place for place, choice in enumerate(chosen) if choice.kind >= 0]] = otherwise + steps
@@ -155,7 +188,7 @@ class Fit:
 
     def _before(self, chosen: list[Choice]) -> dict[int, int | None]:
         """For each chosen context, short ones first: the longest other chosen one that it extends."""
-        place_of = {choice.context: place for place, choice in enumerate(chosen) if choice.kind < 0}
+        place_of = {choice.context: place for place, choice in enumerate(chosen) if choice.context >= 0}
         before: dict[int, int | None] = {}
         for number in sorted(place_of, key=lambda number: int(self.contexts.length[number])):
             shorter = int(self.contexts.parent[number])

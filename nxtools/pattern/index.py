@@ -99,7 +99,8 @@ class PoolIndex:
         found = self.occurrences(contexts, int(contexts.parent[number]))
         back = int(contexts.length[number]) - 1
         found = found[self._at[found] % self.valid.shape[1] >= back]
-        return found[self._tokens[self._at[found] - back] == contexts.token[number]]
+        here: Numbers = found[self._tokens[self._at[found] - back] == contexts.token[number]]
+        return here
 
     def heads(self, ids: NDArray[np.integer]) -> Numbers:
         """The contexts that are each id alone; -1 for an id that the pool does not have."""

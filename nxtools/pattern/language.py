@@ -8,7 +8,7 @@ each part means are in docs/pattern-language.md; `nxtools.pattern.execute` runs 
 
 from nxtools.pattern.atoms import ANYTHING, CLASSES, Atom, quote, token
 from nxtools.pattern.reading import parse
-from nxtools.pattern.sentence import FULL, Context, Group, Pattern, Rule
+from nxtools.pattern.sentence import FULL, Context, Group, Pattern, Rule, Shift
 
 __all__ = [
     "ANYTHING",
@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "Pattern",
     "Rule",
+    "Shift",
     "parse",
     "quote",
     "token",

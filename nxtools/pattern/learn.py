@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import LIKENESSES, Form
+from nxtools.pattern.before import Before, tokens_before
 from nxtools.pattern.corpus import Corpus, Counted, Means
+from nxtools.pattern.evidence import Check, Evidence
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import Budget, Fit, Fitted
-from nxtools.pattern.index import Floats, PoolIndex, totals
+from nxtools.pattern.index import Floats, Numbers, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, Check, Evidence, select
+from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, select
 from nxtools.pattern.sentence import Pattern
 from nxtools.score.correlation import correlation, excerpt_sums
 
@@ -75,6 +77,8 @@ class Learner:
         self._place[self.kinds.ids] = np.arange(len(self.kinds.ids))
         self._place = self._place[same_text]
         self._validation_places = self._place[ids[validation_valid]]
+        self._pool_before = tokens_before(self._place[pool_ids], pool_valid)
+        self._validation_before = tokens_before(self._place[validation_ids], validation_valid)
 
     def learn(
         self,
@@ -96,12 +100,15 @@ class Learner:
         budget = budget or Budget()
         kinds = self.kinds if use_kinds else None
         check = self._check(validation, validation_pool, own_weight)
+        before = None
+        if kinds is not None and means is not None:
+            before = self._before(own, validation, validation_pool, own_weight)
 
         def learned(weight: float) -> tuple[Fit, Fitted]:
             evidence = self._evidence(own, pool, weight, shrink, means)
             most = budget.literals + budget.literals // 3 + 1
             gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
-            choices = select(self.index, evidence, most, shrink, kinds, check, gain)
+            choices = select(self.index, evidence, most, shrink, kinds, check, gain, before)
             fit = Fit(self.index, evidence, choices, shrink, kinds)
             return fit, fit.within(budget)
 
@@ -156,16 +163,45 @@ class Learner:
         size = len(self.kinds.ids)
         return Check(totals(places, weights, size), totals(places, weights * values, size))
 
+    def _before(
+        self, own: Sample, validation: Sample, validation_pool: NDArray[np.float32], own_weight: float
+    ) -> Before:
+        """What stands before the positions of the evidence, and before those of validation."""
+        mine, theirs = ~np.isnan(own.activations), ~np.isnan(validation.activations)
+        none = np.full(len(self.weights) - len(self._pool_before), -1)  # before tokens that the pool lacks
+        at = [self._pool_before, none, tokens_before(self._places(own.ids), mine)]
+        checked = [
+            self._validation_before,
+            tokens_before(self._places(validation.ids), theirs),
+        ]
+        token = np.concatenate([self._validation_places, self._places(validation.ids)[theirs]])
+        values = np.concatenate([validation_pool[self.validation_valid], validation.activations[theirs]])
+        weights = np.ones(len(token))
+        weights[len(self._validation_places) :] = own_weight
+        known = token >= 0
+        return Before(
+            self.kinds,
+            np.concatenate(at),
+            token[known],
+            np.concatenate(checked)[known],
+            values[known].astype(np.float64),
+            weights[known],
+        )
+
+    def _places(self, ids: NDArray[np.integer]) -> Numbers:
+        """Places in `kinds.ids` of tokens, -1 for those that have none."""
+        return np.where(ids < 0, -1, self._place[ids])
+
     def _squares(self, pool: NDArray[np.float32], own: Sample, size: int, zero: float) -> Floats:
         """(positions,): squared activations of the evidence."""
         shared, mine = pool[self.valid], own.activations[~np.isnan(own.activations)]
-        values = np.full(size, zero)
+        values: Floats = np.full(size, zero)
         values[: len(shared)] = shared
         values[size - len(mine) :] = mine
         values -= zero
         if zero:
             values = np.maximum(values * np.sign(zero), 0.0)
-        return np.square(values)
+        return values * values
 
 
 def _correlation(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from nxtools.errors import InputError
 from nxtools.pattern.atoms import CLASSES, FORMS, Atom, Form
-from nxtools.pattern.sentence import FULL, Context, Pattern, Rule
+from nxtools.pattern.sentence import FULL, Context, Pattern, Rule, Shift
 
 WORDS_FOR_LEVELS = {"very strong": 100, "strong": 80, "moderate": 50, "weak": 20, "faint": 10, "none": 0}
 _SPELLINGS: dict[str, Form] = {form: form for form in FORMS if form not in ("token", "class")}
@@ -74,6 +74,7 @@ class _Reader:
         self.at = 0
         self.sign = 1
         self.said = _Said()
+        self.shifts: dict[Context, int] = {}
 
     # -- the sentence
 
@@ -90,10 +91,15 @@ class _Reader:
                 if not self._next("end"):
                     self._fail('nothing can follow "otherwise" and its strength')
                 break
-            self._group()
+            if self._word("after"):
+                self._shift()
+            else:
+                self._group()
             self._separators()
             self._sections()
-        return Pattern(tuple(Rule(steps, level) for steps, level in self.said.rules.items()), otherwise)
+        rules = tuple(Rule(steps, level) for steps, level in self.said.rules.items())
+        shifts = tuple(Shift(context, step) for context, step in self.shifts.items())
+        return Pattern(rules, otherwise, shifts)
 
     def _sections(self) -> None:
         if self._word("fires"):
@@ -106,6 +112,21 @@ class _Reader:
         elif self._word("negative"):
             self._expect_word("on")
             self.sign = -1
+
+    def _shift(self) -> None:
+        """`after " of" or " in" (+2)`: what is added to whatever comes there."""
+        start = self.at
+        contexts = self._contexts()
+        if not self._mark("("):
+            self._fail('expected what is added: "(+2)" or "(-2)"')
+        if self.lexemes[self.at].value[0] not in "+-":
+            self._fail("what is added has a sign: +2 or -2")
+        step = self._level()
+        if not self._mark(")"):
+            self._fail('expected ")"')
+        for context in contexts:
+            if self.shifts.setdefault(context, step) != step:
+                self._fail("a second step after " + " ".join(map(str, context)), at=start)
 
     def _group(self) -> None:
         start = self.at

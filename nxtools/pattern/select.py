@@ -8,11 +8,12 @@ up to date, so the gain of all candidates is one expression; only the positions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from nxtools.pattern.index import LONGEST, Contexts, Floats, Numbers, PoolIndex, totals
+from nxtools.pattern.adding import Adding
+from nxtools.pattern.before import Before
+from nxtools.pattern.evidence import Check, Choice, Evidence
+from nxtools.pattern.index import LONGEST, Floats, Numbers, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 
 # A kind must remove about twice the error that a token must: tokens that it covers are often named later,
@@ -31,47 +32,6 @@ WORTH = 3e-4
 WORTH_BESIDE = 4e-3
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A unit's evidence: first the valid positions of the pool, then those of its own excerpts.
-
-    values, weights: (positions,). of_own: (own positions, LONGEST) contexts, -1 for none.
-    trust: (contexts + 1,) the weight that the prediction so far has against a new rule.
-    of_pool: (contexts of the pool,) the weight of its positions.
-    """
-
-    contexts: Contexts
-    values: Floats
-    weights: Floats
-    of_own: Numbers
-    trust: Floats
-    of_pool: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Validation, by token: kinds are chosen only where they are right there too.
-
-    weight, sum: (tokens of Kinds.ids,) how often the token occurs, and the sum of its values.
-    """
-
-    weight: Floats
-    sum: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A chosen rule: a context (`kind` is -1) with the positions that it took over, or a kind.
-
-    `spent`: how many tokens and kinds the rules up to this one name.
-    """
-
-    context: int
-    kind: int
-    positions: Numbers
-    spent: int
-
-
 def select(
     index: PoolIndex,
     evidence: Evidence,
@@ -80,21 +40,25 @@ def select(
     kinds: Kinds | None,
     check: Check,
     kind_gain: float = KIND_GAIN,
+    before: Before | None = None,
 ) -> list[Choice]:
     """Rules in the order of choice, until they name `literals` tokens and kinds or nothing is left to gain.
 
-    `shrink`: how many positions' worth of trust the prediction so far has against a new kind.
+    `shrink`: how many positions' worth of trust the prediction so far has against a new kind. `before`: what
+    may be added after what; it needs kinds.
     """
-    search = _Search(index, evidence, shrink)
-    if kinds is not None and len(kinds):
+    search = Search(index, evidence, shrink)
+    if kinds is not None:
         search.consider(kinds, check, kind_gain)
+        if before is not None:
+            search.adding = Adding(search, before, kind_gain)
     choices: list[Choice] = []
     while search.spent < literals and (taken := search.step()):
         choices += taken
     return choices
 
 
-class _Search:
+class Search:
     """Arrays are by number of context, their last entry for "none" (-1); heads are tokens alone.
 
     A position is free while no chosen context has taken it. For each context: `sum` and `weight` of the
@@ -122,12 +86,14 @@ class _Search:
         self.cost = np.append(contexts.length, 1).astype(np.float64)
         self.head = np.append(contexts.head, self.none)
         self.background = np.full(self.none + 1, mean)  # prediction for free positions, by head
+        self.values = values.copy()  # less what is added after what stands before
         self.predicted = np.zeros(len(values))  # for the others, by position
         self.taken = np.zeros(len(values), dtype=np.intp)  # length of the context that took the position
         self.named = np.zeros(self.none + 1, dtype=bool)  # by head
         self.total = float((residuals * (values - mean)).sum())
         self.removed = 0.0  # of that, by what was chosen
         self.kinds: Kinds | None = None
+        self.adding: Adding | None = None
 
     def consider(self, kinds: Kinds, check: Check, kind_gain: float = KIND_GAIN) -> None:
         """Let kinds compete with contexts."""
@@ -151,8 +117,10 @@ class _Search:
         gains = self.sum * self.sum / ((self.weight + self.trust) * self.cost)
         best = float(gains.max())
         worth = max(WORTH * self.total, WORTH_BESIDE * self.removed)
-        while self.kinds is not None:
-            kind_gains = self.kind_sum * self.kind_sum / (self.kind_weight + self.shrink) * self.kind_open
+        if self.adding is not None and (added := self.adding.best(max(best, worth))) is not None:
+            return [added]
+        while self.kinds is not None and len(self.kinds):
+            kind_gains = self.kind_gains()
             kind = int(kind_gains.argmax())
             if kind_gains[kind] <= max(best, worth):
                 worth = max(worth, float(kind_gains[kind]))
@@ -168,6 +136,11 @@ class _Search:
         good = good[np.sort(first)]
         self.removed += float((gains[good] * self.cost[good]).sum())
         return self._take_contexts(good) if len(good) else []
+
+    def kind_gains(self) -> Floats:
+        """(kinds,): the error that each would remove, for choosing."""
+        gains: Floats = self.kind_sum * self.kind_sum / (self.kind_weight + self.shrink) * self.kind_open
+        return gains
 
     def _holds(self, kind: int) -> bool:
         """Whether the kind removes error on the validation tokens that no rule names alone."""
@@ -212,7 +185,7 @@ class _Search:
         lengths, heads = self.evidence.contexts.length[numbers], self.evidence.contexts.head[numbers]
         steps = self.sum[numbers] / (self.weight[numbers] + self.trust[numbers])
         which, positions, rows = self._positions(numbers, lengths)
-        values, weights = self.evidence.values[positions], self.evidence.weights[positions]
+        values, weights = self.values[positions], self.evidence.weights[positions]
         taken = self.taken[positions]
         free = taken == 0
         before = np.where(free, self.background[heads][which], self.predicted[positions])
@@ -290,6 +263,17 @@ class _Search:
                 of = self.kinds_of_added[int(heads[at])]
                 self.kind_sum[of] -= residuals[at]
                 self.kind_weight[of] -= weights[at]
+        self._centre()
+
+    def leave(self, residuals: Floats) -> None:
+        """The sums of the weighted residuals of free positions, by head (contexts,), become so much less."""
+        self.free_sum -= float(residuals.sum())
+        if self.kinds is not None:
+            known = np.zeros(len(self.kinds.ids))
+            known[: self.index.alone] = residuals[: self.index.alone]
+            self.kind_sum -= self.kinds.sums(known)
+            for head, of in self.kinds_of_added.items():
+                self.kind_sum[of] -= residuals[head]
         self._centre()
 
     def _centre(self) -> None:

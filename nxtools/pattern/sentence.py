@@ -69,27 +69,41 @@ class Group:
                     yield Rule((*context, item), level)
 
 
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What is added to the level of every token that `context` stands right before: -100..100."""
+
+    context: Context
+    step: int
+
+
 @dataclass(frozen=True)
 class Pattern:
-    """Rules in the order in which the sentence says them (the constructor brings them into it), and the
-    level of every token that no rule matches. Raises InputError when two rules say different things of the
-    same tokens, or a level lies outside -100..100."""
+    """Rules and shifts in the order in which the sentence says them (the constructor brings them into it),
+    and the level of every token that no rule matches. Raises InputError when two rules or shifts say
+    different things of the same tokens, or a level lies outside -100..100."""
 
     rules: tuple[Rule, ...] = ()
     otherwise: int = 0
+    shifts: tuple[Shift, ...] = ()
     groups: tuple[Group, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         groups = _grouped(self.rules)
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "rules", tuple(rule for group in groups for rule in group.rules()))
-        if any(abs(level) > FULL for level in (self.otherwise, *(rule.level for rule in self.rules))):
+        steps = _by_level(_steps_by_context(self.shifts))
+        shifts = tuple(Shift(context, step) for step, contexts in steps for context in contexts)
+        object.__setattr__(self, "shifts", shifts)
+        levels = [self.otherwise, *(rule.level for rule in self.rules), *(one.step for one in shifts)]
+        if any(abs(level) > FULL for level in levels):
             raise InputError("a strength goes from -10 to 10")
 
     @property
     def literals(self) -> int:
         """How many tokens and classes the sentence names, contexts too."""
-        return sum(group.literals for group in self.groups)
+        before = sum(len(shift.context) for shift in self.shifts)
+        return before + sum(group.literals for group in self.groups)
 
     def __str__(self) -> str:
         positive = [_say(group, 1) for group in self.groups if group.peak >= 0]
@@ -99,7 +113,9 @@ class Pattern:
             if positive and self.groups[0].peak:
                 positive[0] = "fires on " + positive[0]
         otherwise = [f"otherwise {_number(self.otherwise)}"] if self.otherwise or not self.rules else []
-        return "; ".join(positive + negative + otherwise)
+        steps = _by_level({shift.context: shift.step for shift in self.shifts})
+        shifted = [f"after {_contexts(contexts)} ({_signed(step)})" for step, contexts in steps]
+        return "; ".join(positive + negative + shifted + otherwise)
 
 
 def _grouped(rules: Iterable[Rule]) -> tuple[Group, ...]:
@@ -117,6 +133,16 @@ def _grouped(rules: Iterable[Rule]) -> tuple[Group, ...]:
         for items in alike.values()
     ]
     return tuple(sorted(groups, key=lambda group: (group.peak < 0, -abs(group.peak))))
+
+
+def _steps_by_context(shifts: Iterable[Shift]) -> dict[Context, int]:
+    steps: dict[Context, int] = {}
+    for shift in shifts:
+        if not shift.context:
+            raise InputError("a shift needs something that it comes after")
+        if steps.setdefault(shift.context, shift.step) != shift.step:
+            raise InputError("the pattern adds two things after " + " ".join(map(str, shift.context)))
+    return steps
 
 
 def _tokens_first(items: Iterable[Atom]) -> tuple[Atom, ...]:
@@ -165,6 +191,10 @@ def _contexts(contexts: Iterable[Context]) -> str:
 def _any_of(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def _signed(step: int) -> str:
+    return _number(step) if step < 0 else "+" + _number(step)
 
 
 def _number(level: int, sign: int = 1) -> str:

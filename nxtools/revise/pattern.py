@@ -20,11 +20,11 @@ from nxtools.explain.pattern import question as learned_from
 from nxtools.explain.pattern import side
 from nxtools.pattern.atoms import Form
 from nxtools.pattern.execute import execute
-from nxtools.pattern.fit import Budget
+from nxtools.pattern.fit import Budget, rounded
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.sentence import Pattern
+from nxtools.pattern.sentence import FULL, Pattern, Shift
 from nxtools.records import NO_TOKEN, Failure
 from nxtools.revise.challenge import SORTS, counterexamples, dealt
 from nxtools.revise.choice import merit, worth
@@ -37,7 +37,7 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 5  # of the question: raise it when a revision would come out differently
+VERSION = 6  # of the question: raise it when a revision would come out differently
 
 STRONG = 20  # new texts of each side that weigh as own ones do
 STEPS = 80
@@ -105,25 +105,39 @@ class Revision:
             seen = np.unique(unit.shown("evidence").table.ids)
             self.kinds = Kinds(self.lexicon, seen[seen != NO_TOKEN].astype(np.intp), 0)
 
-    def versions(self, text: str, reserved: Mapping[str, set[int]]) -> list[tuple[str, Pattern, float]]:
-        """Mended sentences: how each was made, the sentence, its scale. `reserved` rows are not seen."""
-        rules = [rule.steps for rule in parse(text).rules]
+    def versions(
+        self, text: str, scale: float, reserved: Mapping[str, set[int]]
+    ) -> list[tuple[str, Pattern, float]]:
+        """Mended sentences: how each was made, the sentence, its scale. `reserved` rows are not seen.
+
+        What the sentence adds after certain tokens stays; rules are mended for what is left beside it.
+        """
+        old = parse(text)
+        rules, shifts = [rule.steps for rule in old.rules], Pattern(shifts=old.shifts)
+        literals = self.budget.literals - shifts.literals
         near = any(new.source == "neighbours" for new in self.new)
         weights = [each for each in WEIGHTS if near or not each[2]]
-        rows = [self._rows(*each, reserved) for each in weights]
+        rows = [self._beside(shifts, scale, self._rows(*each, reserved)) for each in weights]
         depth = max([DEPTH, *map(len, rules)])
         evidence = Mender(self.lexicon, self.kinds, rows[0], depth)
         found = []
         for (_, strong, neighbour), weighted in zip(weights, rows, strict=True):
             mender = evidence.weighted(weighted.weights)
-            mended = mender.mend(rules, self.budget.literals, STEPS)
-            pattern, scale = mender.pattern(mended)
+            mended = mender.mend(rules, literals, STEPS)
+            pattern, found_scale = _with_shifts(*mender.pattern(mended), shifts, scale)
             while not self.budget.allows(pattern) and mended:  # too many characters
                 mended = mender.shorter(mended)
-                pattern, scale = mender.pattern(mended)
+                pattern, found_scale = _with_shifts(*mender.pattern(mended), shifts, scale)
             by = " with neighbours" if neighbour else ""
-            found.append((f"mended{by}, strong texts {strong:g} times", pattern, scale))
+            found.append((f"mended{by}, strong texts {strong:g} times", pattern, found_scale))
         return found
+
+    def _beside(self, shifts: Pattern, scale: float, rows: Rows) -> Rows:
+        """Evidence less what the shifts say of it."""
+        if not shifts.shifts:
+            return rows
+        added = execute(shifts, rows.ids, self.lexicon) * np.float32(scale)
+        return Rows(rows.ids, rows.activations - added, rows.weights)
 
     def _rows(self, own: float, strong: float, neighbour: float, reserved: Mapping[str, set[int]]) -> Rows:
         shown, sign = self.unit.shown("evidence"), self.unit.sign
@@ -163,6 +177,13 @@ class Revision:
         return found
 
 
+def _with_shifts(pattern: Pattern, scale: float, shifts: Pattern, of: float) -> tuple[Pattern, float]:
+    """A mended pattern and its scale, with shifts of a sentence of scale `of`."""
+    steps = rounded(np.array([shift.step / FULL * of / scale for shift in shifts.shifts]).clip(-1, 1))
+    kept = tuple(Shift(shift.context, step) for shift, step in zip(shifts.shifts, steps, strict=True) if step)
+    return Pattern(pattern.rules, pattern.otherwise, kept), scale
+
+
 @lru_cache(maxsize=2)
 def _kinds(shared: Shared) -> Kinds:
     """What the tokens of a pool have in common."""
@@ -191,7 +212,7 @@ def revise(job: Job, shared: Shared | None) -> Record | Failure:
                 if role == "scores":
                     reserved.setdefault(one.source, set()).add(row)
                 challenged.append({"from": one.source, "row": row, "sort": sort, "for": role})
-    made = revision.versions(job.text, reserved)
+    made = revision.versions(job.text, job.scale, reserved)
     before = revision.validation(old)
     versions: list[Record] = [
         {

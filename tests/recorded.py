@@ -15,8 +15,9 @@ from torch import nn
 from nxtools.recordings.layer import Corpus, Layer
 from nxtools.recordings.run import Run
 from nxtools.records import SETS
-from nxtools.subject.excerpts import Cut, Plan, make_plan
+from nxtools.subject.excerpts import Cut, Plan
 from nxtools.subject.load import Subject
+from nxtools.subject.making import make_plan
 from nxtools.subject.parts import Shard
 from nxtools.subject.recorder import Keep, record_shard
 from nxtools.subject.sites import Site

@@ -14,7 +14,8 @@ from recorded import passages, plan_of, tokenize
 
 from nxtools.errors import InputError, UsageError
 from nxtools.records import SETS
-from nxtools.subject.excerpts import Cut, Plan, draws, make_plan, set_of, text_digest
+from nxtools.subject.excerpts import Cut, Plan, draws, set_of, text_digest
+from nxtools.subject.making import make_plan
 from nxtools.subject.text import Passage
 
 FEW = 30  # documents
@@ -150,6 +151,15 @@ def test_fewer_than_twenty_documents_are_not_enough() -> None:
     assert "4 were too short" in str(error.value)
 
 
+def test_why_there_are_too_few_documents_is_said() -> None:
+    with pytest.raises(InputError, match="there is no text"):
+        plan_of([])
+    with pytest.raises(InputError, match=r"0 documents of 8 tokens .*30 were too short.*smaller --excerpt"):
+        plan_of([Passage("short", f"{number} 1 2") for number in range(30)])
+    with pytest.raises(InputError, match=r"1 document of 8 tokens .* parted at blank lines"):
+        plan_of(passages(1, tokens=5000))
+
+
 def test_every_set_needs_an_excerpt() -> None:
     with pytest.raises(InputError, match=r"no excerpt is left for .*--seed"):
         plan_of(passages(FEW), draw=2)
@@ -207,7 +217,7 @@ def test_pruning_on_the_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     text = [*passages(100), *passages(60, seed=1), *passages(100)[:50]]
     text += [Passage("echo", f"{p.text} {text[0].text}") for p in passages(60, seed=2)]
     plan = plan_of(text, draw=90, context=16)
-    monkeypatch.setattr("nxtools.subject.excerpts.PRUNE_FROM", 20)
+    monkeypatch.setattr("nxtools.subject.making.PRUNE_FROM", 20)
     pruned = plan_of(text, draw=90, context=16)
     assert pruned.to_bytes() == plan.to_bytes()
 

@@ -12,12 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 import torch
 from conftest import Ran, Run
-from tiny_models import build, save
+from tiny_models import build, save, stories
 
 from nxtools.errors import InputError, UsageError
 from nxtools.recordings.deal import Counts
@@ -49,12 +48,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    chance = np.random.default_rng(0)
-    words = ["the", "cat", "sat", "on", "mat", "and", "dog", "a", "red", "house", "under", "sun"]
-    documents = (" ".join(chance.choice(words, 60).tolist()) for _ in range(30))
-    file = tmp_path_factory.mktemp("texts") / "stories.txt"
-    file.write_text("\n\n".join(documents))
-    return file
+    return stories(tmp_path_factory.mktemp("texts"), 30)
 
 
 @pytest.fixture
@@ -438,6 +432,28 @@ def test_a_plan_is_made_once(
 
 def refuse(*_: Any, **__: Any) -> Any:
     raise AssertionError("this was to come from the store")
+
+
+def test_a_context_that_the_subject_cannot_see_is_refused_before_the_text_is_read(
+    store: Store, subject: Path
+) -> None:
+    texts, subject_of = Texts(["nowhere.txt"]), resolve(str(subject))
+    with pytest.raises(UsageError, match=r"context of 128 tokens is longer than the 64 .*--context 64"):
+        plan_recording(store, store, subject_of, texts, Cut(context=128), "auto")
+    with pytest.raises(InputError, match="nowhere"):
+        plan_recording(store, store, subject_of, texts, Cut(context=64), "auto")
+
+
+def test_a_bos_token_needs_a_position_of_its_own(store: Store, subject: Path, text: Path) -> None:
+    with pytest.raises(UsageError, match=r"64 tokens and a BOS token .*--context 63"):
+        plan_recording(
+            store,
+            store,
+            resolve(str(subject)),
+            Texts([str(text)]),
+            Cut(context=64, excerpt=16, document_tokens=100),
+            "always",
+        )
 
 
 def test_offline_a_plan_is_not_made(tmp_path: Path, subject: Path, text: Path) -> None:

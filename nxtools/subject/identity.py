@@ -222,6 +222,16 @@ def checkpoint_dtype(path: Path) -> str:
     return floats.most_common(1)[0][0] if floats else "float32"
 
 
+def positions(path: Path) -> int | None:
+    """How many tokens the model was made to see at once, as far as config.json says so."""
+    config = _config(path)
+    for level in (config.get("text_config") or {}, config):
+        for name in ("max_position_embeddings", "n_positions"):
+            if type(level.get(name)) is int:
+                return int(level[name])
+    return None
+
+
 def _saved_dtypes(file: Path) -> Iterable[str]:
     """The dtype of each tensor: a safetensors file begins with 8 bytes of length and as many of JSON."""
     with file.open("rb") as stream:

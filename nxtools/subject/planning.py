@@ -14,8 +14,9 @@ import orjson
 
 from nxtools.errors import InputError, UsageError
 from nxtools.stream import Record
-from nxtools.subject.excerpts import Cut, Plan, make_plan, text_digest
-from nxtools.subject.identity import Resolved, tokenizer_fingerprint
+from nxtools.subject.excerpts import Cut, Plan, text_digest
+from nxtools.subject.identity import Resolved, positions, tokenizer_fingerprint
+from nxtools.subject.making import make_plan
 from nxtools.subject.text import PYTHON_DOCS, Cutting, Passage, read_passages
 
 if TYPE_CHECKING:
@@ -123,8 +124,36 @@ def plan_recording(
 ) -> Planned:
     """The plan of a recording. `bulk` keeps the blobs that recording lines name, `store` remembers.
 
-    Raises InputError where the store is offline and has no such plan.
+    Raises UsageError where the subject cannot see a whole context, and InputError where the store is offline
+    and has no such plan.
     """
+    _check_positions(resolved, cut, None)  # before the text is read
+    planned = _planned(store, bulk, resolved, texts, cut, bos, trust_remote_code=trust_remote_code)
+    _check_positions(resolved, cut, planned.bos)
+    return planned
+
+
+def _check_positions(resolved: Resolved, cut: Cut, bos: int | None) -> None:
+    most = positions(resolved.path)
+    front = 0 if bos is None else 1
+    if most is not None and cut.context + front > most:
+        with_bos = " and a BOS token" if front else ""
+        raise UsageError(
+            f"a context of {cut.context} tokens{with_bos} is longer than the {most} that the subject can see",
+            hint=f"--context {most - front} at most, and a multiple of --excerpt",
+        )
+
+
+def _planned(
+    store: Store,
+    bulk: Store,
+    resolved: Resolved,
+    texts: Texts,
+    cut: Cut,
+    bos: BosPolicy,
+    *,
+    trust_remote_code: bool,
+) -> Planned:
     from nxtools.store import MissingBlob, question_digest
 
     fields: Record = {

@@ -339,8 +339,15 @@ def test_a_browser_reads_units_when_they_are_looked_at(made: Path, serve: Serve)
         )
         assert page.evaluate("location.hash").startswith("#/unit/")
         assert page.evaluate("typeof pwned") == "undefined"
-    asked = [line for line in seen if line.startswith("request: ")]
-    assert [line for line in seen if line not in asked] == []
+        asked = [line for line in seen if line.startswith("request: ")]
+        assert [line for line in seen if line not in asked] == []
+        with made.open("ab") as file:
+            file.write(b"\n")
+        page.goto(f"{served.url}#/unit/2:9")
+        page.get_by_text("has changed since it was read: start nx-view again").wait_for()
+        served.process.kill()
+        page.goto(f"{served.url}#/unit/2:10")
+        page.get_by_text("nx-view no longer answers: start it again").wait_for()
     assert all(line.removeprefix("request: ").startswith(served.url) for line in asked)
     assert f"request: {served.url}units/{quote(name, safe='')}" in asked
     assert len([line for line in asked if "/units/" in line]) <= 3  # and not all of them

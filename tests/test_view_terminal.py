@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from viewed import everything, lines, unit
 
+from nxtools.errors import InputError
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.records import check_unit
 from nxtools.stream import dump
 from nxtools.view.bars import Axis, histogram
 from nxtools.view.finding import Search, Wanted
 from nxtools.view.heat import CUT, DARK, LEVELS, LIGHT, Heat, around, level, luminance
 from nxtools.view.heat import lines as broken
-from nxtools.view.model import page
+from nxtools.view.model import page, row
+from nxtools.view.simulated import simulate_patterns
 from nxtools.view.terminal import drawn
 from nxtools.view.visible import readable, visible
 
@@ -191,6 +197,37 @@ def test_all_that_a_line_has_is_shown_and_what_it_lacks_is_said(monkeypatch: pyt
     said = shown(bare, monkeypatch, **PLAIN).partition("Not there")[2]
     for part in ("nx-explain", "nx-score", "nx-connect", "nx-top", "nx-revise", "nx-simulate"):
         assert part in said
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a record; of arrays, in their first two."""
+    inside = (
+        value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    )
+    for key, inner in inside:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+WHOLE = everything(unit(1, 7, " not", sign="+-"))
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.sampled_from(list(places(WHOLE))),
+    st.sampled_from([None, 0, -1, 1e300, True, "x", [], ["x"], [[1]], {}, {"a": 1}]),
+)
+def test_whatever_stands_on_a_line_is_shown_or_refused(path: tuple[Any, ...], value: Any) -> None:
+    record = orjson.loads(dump(WHOLE))
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with contextlib.suppress(InputError):
+        check_unit(record)
+        row(record)
+        simulate_patterns(record, lambda unit: Lexicon(unit.vocabulary))
+        assert unsafe(drawn(page(record))) == set()
 
 
 def test_a_unit_is_found_without_reading_the_others(made: Path, run: Run, tmp_path: Path) -> None:

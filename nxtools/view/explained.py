@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nxtools.records import objects
 from nxtools.score.ratings import text_digest
 from nxtools.stream import Record
-from nxtools.view.scores import author, plain, reason, scores
+from nxtools.view.scores import author, number, plain, reason, scores
 
 
 def current(record: Record) -> Record | None:
@@ -73,9 +75,9 @@ def _revision(one: Record) -> Record:
                 "from": str(example.get("from", "")),
                 "sort": str(example.get("sort", "")),
                 "for": str(example.get("for", "")),
-                "tokens": [str(token) for token in example.get("tokens", [])],
-                "activation": example.get("activation"),
-                "expected": example.get("expected"),
+                "tokens": [str(token) for token in _list(example.get("tokens"))],
+                "activation": number(example.get("activation")),
+                "expected": number(example.get("expected")),
             }
             for example in objects(one, "counterexamples", optional=True)
         ],
@@ -99,6 +101,11 @@ def gain(record: Record) -> float | None:
     told = current(record) or {}
     revision = told.get("revision")
     pair = revision.get("top_and_random") if isinstance(revision, dict) else None
-    if not isinstance(pair, dict) or None in (pair.get("before"), pair.get("after")):
+    if not isinstance(pair, dict):
         return None
-    return float(pair["after"]) - float(pair["before"])
+    before, after = number(pair.get("before")), number(pair.get("after"))
+    return None if before is None or after is None else after - before
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -13,7 +13,7 @@ from nxtools.score.ratings import text_digest
 from nxtools.stream import Record
 from nxtools.view.excerpts import groups, peak_tokens, shown, token_means
 from nxtools.view.explained import current, explanations, gain
-from nxtools.view.scores import main_figure, plain, reason, scores
+from nxtools.view.scores import main_figure, number, plain, reason, scores
 
 TEXT = 2000  # characters of an explanation that a search looks at
 SETS_SHOWN = ("evidence", "validation", "held-out")
@@ -41,9 +41,9 @@ def row(record: Record) -> Record:
         "text": None if told is None or "error" in told else str(told.get("text", ""))[:TEXT],
         "by": None if told is None else str(_object(told, "by").get("explainer", "unknown")),
         "scores": _main_scores(told or {}),
-        "density": stats.get("active"),
-        "max": stats.get("max"),
-        "min": stats.get("min"),
+        "density": number(stats.get("active")),
+        "max": number(stats.get("max")),
+        "min": number(stats.get("min")),
         "gain": gain(record),
         "tokens": peak_tokens(excerpts_of(record, SETS_SHOWN[:1], ("top", "bottom")), sign_of(record)),
     }
@@ -114,10 +114,18 @@ def _main_scores(told: Record) -> list[Record]:
 def _histograms(stats: Record) -> Record:
     """By side, bins of excerpt extremes: `below` the first edge, and for each lower edge how many."""
     return {
-        side: {"below": found.get("below", 0), "edges": found["edges"], "counts": found["counts"]}
-        for side, name in (("maxima", "maxima"), ("minima", "minima"))
-        if (found := _object(stats, name)).get("edges") and found.get("counts")
+        side: {"below": max(0, number(found.get("below")) or 0)}
+        | {key: found[key] for key in ("edges", "counts")}
+        for side in ("maxima", "minima")
+        if _is_histogram(found := _object(stats, side))
     }
+
+
+def _is_histogram(found: Record) -> bool:
+    edges, counts = found.get("edges"), found.get("counts")
+    if not (isinstance(edges, list) and isinstance(counts, list) and 0 < len(edges) == len(counts)):
+        return False
+    return all(number(value) is not None for value in (*edges, *counts)) and min(counts) >= 0
 
 
 def _provenance(record: Record) -> list[list[str]]:

@@ -41,7 +41,7 @@ const nothing = (path) =>
 
 function trouble(error, heading = "h1") {
   console.error(error);
-  return el("section", { class: "card" }, el(heading, {}, "This cannot be shown"), el("p", {}, readable(String(error))));
+  return el("section", { class: "card" }, el(heading, {}, "This cannot be shown"), el("p", {}, readable(error.message)));
 }
 
 // Goes to a unit by what somebody types: 2:41, or the whole address.

@@ -29,9 +29,11 @@ function served() {
     const answer = await fetch(path, {
       ...how,
       headers: { accept: "application/json", "content-type": "application/json" },
+    }).catch(() => {
+      throw new Error("nx-view no longer answers: start it again");
     });
     if (answer.status === 404) return null;
-    if (!answer.ok) throw new Error(`the server says ${answer.status} ${await answer.text()}`);
+    if (!answer.ok) throw new Error(await answer.text());
     return answer.json();
   };
   return {

@@ -11,18 +11,13 @@ import click
 
 from nxtools.commands._amounts import BYTES
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
+from nxtools.commands._recording import described, needs, settings, texts
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from nxtools.errors import InputError
-    from nxtools.stage import Counts
     from nxtools.store import Store
-    from nxtools.subject.excerpts import Cut
-    from nxtools.subject.planning import Planned, Texts
-    from nxtools.subject.recording import Job
-    from nxtools.subject.wanted import Model, Want
 
 EXAMPLES = """
 nx-record --subject samples/pydoc-1m python-docs > recorded.jsonl
@@ -175,23 +170,23 @@ def main(**options: Any) -> int:
             "with --no-cache the recordings would be gone before anything reads them",
             hint="--bulk DIR keeps them there",
         )
-    cut, model, want = _settings(options)
+    cut, model, want = settings(options)
     made, counts = Made(), Counts()
     with shared.open_store() as store, _bulk(options["bulk"], store, shared) as bulk:
         planned = plan_recording(
             store,
             bulk,
             model.resolved,
-            _texts(shared, options, counts),
+            texts(shared, options, counts),
             cut,
             options["bos"],
             trust_remote_code=model.trust_remote_code,
         )
         progress = Progress(shared.command, "excerpts", quiet=shared.quiet, total=planned.plan.size)
-        progress.say(_described(planned))
+        progress.say(described(planned))
         job = Job(store, bulk, model, planned, want)
         if options["dry_run"]:
-            progress.say(_needs(job))
+            progress.say(needs(job))
             return shared.status(counts)
         typed = shlex.join(["nx-record", *sys.argv[1:]])
         with Writer(shared.output) as out:
@@ -206,100 +201,6 @@ def main(**options: Any) -> int:
     return shared.status(counts)
 
 
-def _settings(options: dict[str, Any]) -> tuple[Cut, Model, Want]:
-    from nxtools.subject.excerpts import Cut
-    from nxtools.subject.identity import resolve
-    from nxtools.subject.twin import Twin
-    from nxtools.subject.wanted import Model, Want
-
-    pool = tuple(_numbers(options["pool"], "--pool"))
-    if len(pool) != 3:
-        raise UsageError("--pool takes three numbers", hint="--pool 400,200,200")
-    cut = Cut(
-        context=options["context"],
-        excerpt=options["excerpt"],
-        windows=options["windows"],
-        draw=options["draw"],
-        document_tokens=options["document_tokens"],
-        keep_first=options["keep_first"],
-        seed=options["seed"],
-        pool=(pool[0], pool[1], pool[2]),
-    )
-    model = Model(
-        resolved=resolve(options["subject"], allow_pickle=options["allow_pickle"]),
-        dtype=options["dtype"],
-        device=options["device"],
-        module=options["module"],
-        trust_remote_code=options["trust_remote_code"],
-        allow_pickle=options["allow_pickle"],
-        twin=Twin(options["twin"], options["seed"]) if options["twin"] else None,
-    )
-    want = Want(
-        layers=tuple(_numbers(options["layers"], "--layers")) if options["layers"] else None,
-        units=_units(options["units"]) if options["units"] else None,
-        sign=options["sign"],
-        top=options["top"],
-        spread=options["spread"],
-        batch=options["batch"],
-        shard=options["shard"],
-        tables=_tables(options["tables"]),
-        memory=int(options["memory"]),
-    )
-    return cut, model, want
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """`0-3,7` as [0, 1, 2, 3, 7]."""
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers and ranges like 0-3,7, not {text!r}") from error
-    return found
-
-
-def _tables(text: str | None) -> tuple[str, ...]:
-    from nxtools.subject.wanted import TABLES
-
-    names = tuple(text.split(",")) if text else ()
-    for name in names:
-        if name not in TABLES:
-            raise UsageError(f"no table is called {name!r}", hint="--tables " + ",".join(TABLES))
-    return names
-
-
-def _units(text: str) -> dict[int, list[int]]:
-    """`2:41,2:42` as {2: [41, 42]}."""
-    units: dict[int, list[int]] = {}
-    try:
-        for part in text.split(","):
-            layer, _, index = part.partition(":")
-            units.setdefault(int(layer), []).append(int(index))
-    except ValueError as error:
-        raise UsageError(f"--units takes LAYER:INDEX pairs like 2:41,2:42, not {text!r}") from error
-    return {layer: sorted(set(indices)) for layer, indices in units.items()}
-
-
-def _texts(shared: Shared, options: dict[str, Any], counts: Counts) -> Texts:
-    from nxtools.subject.planning import Texts
-    from nxtools.subject.text import Cutting
-
-    cutting = Cutting(
-        documents=options["documents"],
-        separator=options["separator"],
-        field=options["field"],
-        encoding_errors=options["encoding_errors"],
-    )
-
-    def on_bad_line(error: InputError) -> None:
-        counts.skipped += 1
-        shared.on_bad(error)
-
-    return Texts(shared.inputs, cutting, on_bad_line=on_bad_line if shared.keep_going else None)
-
-
 def _bulk(folder: str | None, store: Store, shared: Shared) -> AbstractContextManager[Store]:
     from nxtools.progress import warn
     from nxtools.store import Store
@@ -307,27 +208,3 @@ def _bulk(folder: str | None, store: Store, shared: Shared) -> AbstractContextMa
     if folder is None:
         return nullcontext(store)
     return Store(folder, warn=lambda line: warn(f"{shared.command}: {line}"))
-
-
-def _described(planned: Planned) -> str:
-    from nxtools.records import SETS
-
-    plan = planned.plan
-    sets = ", ".join(f"{int((plan.set == number).sum())} {name}" for number, name in enumerate(SETS))
-    left_out = ", ".join(
-        f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(plan.dropped.items()) if count
-    )
-    return f"{len(plan.documents)} documents, {plan.size} excerpts of {plan.excerpt} tokens ({sets})" + (
-        f"; left out: {left_out}" if left_out else ""
-    )
-
-
-def _needs(job: Job) -> str:
-    lacking = len(job.lacking())
-    tables = sum(len(job.tabling.lacking(number)) for number in range(len(job.shards)))
-    and_tables = f" and make {tables} parts of tables" if job.want.tables else ""
-    return (
-        f"would record {lacking} layers of shards ({len(job.layers)} layers, {len(job.shards)} shards)"
-        f"{and_tables}, "
-        f"at most about {job.bytes_needed() / 1e6:,.0f} MB; {job.bulk.free_bytes() / 1e6:,.0f} MB are free"
-    )

@@ -380,6 +380,45 @@ def test_a_judge_that_is_always_right_has_an_interval_with_a_width() -> None:
     assert measure(perfect[:5], "unit").absent == {"balanced_accuracy": "no-silent", "auroc": "no-silent"}
 
 
+@given(st.lists(st.floats(0.125, 1, width=16), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_recall_by_decile_is_that_of_the_excerpts_of_those_strengths(
+    strengths: list[float], random: Any
+) -> None:
+    """Against counting one by one. Every active excerpt is in one decile, and n >= 10 leaves none empty."""
+    said = [random.random() < 0.6 for _ in strengths]
+    active = [
+        Verdict(f"a{n}", f"a{n}", True, one, None, strength)
+        for n, (one, strength) in enumerate(zip(said, strengths, strict=True))
+    ]
+    silent = [Verdict(f"s{n}", f"s{n}", False, True, None) for n in range(3)]
+    found = measure([*silent, *active], "unit").record()["recall"]
+    by_strength = [one for _, one in sorted(zip(strengths, said, strict=True), key=lambda pair: pair[0])]
+    expected: list[list[bool]] = [[] for _ in range(10)]
+    for place, one in enumerate(by_strength):
+        expected[math.floor(10 * (place + 0.5) / len(said))].append(one)
+    if len(set(strengths)) == len(strengths):
+        assert found == [pytest.approx(np.mean(some), abs=1e-3) if some else None for some in expected]
+    assert [one is None for one in found] == [not some for some in expected]
+    assert len(said) < 10 or None not in found
+
+
+def test_summaries_say_recall_by_decile(run: Any) -> None:
+    told = {"text": '" mast" (9)', "scale": 5.0, "by": {"explainer": "pattern"}}
+    lines = [line(index, 12) | {"explanations": [told]} for index in range(3)]
+    done = run(
+        "nx-score", "--method", "detection", stdin=b"".join(orjson.dumps(one) + b"\n" for one in lines)
+    )
+    score = orjson.loads(done.stdout.splitlines()[0])["explanations"][0]["scores"][0]
+    assert score["recall"] == [0.0] * 5 + [1.0] * 5  # of oars, and of masts
+    table = {" ".join(one.split("  ")[0].split()): one for one in done.stderr.decode().splitlines()}
+    assert "0.000 ±0.000 (3)" in table["nx-score: recall, decile 1, the weakest"]
+    assert "1.000 ±0.000 (3)" in table["nx-score: recall, decile 10, the strongest"]
+    summary = run("nx-summary", "--by", "run", "--format", "json", stdin=done.stdout)
+    rows = [orjson.loads(row) for row in summary.stdout.splitlines()]
+    means = [row["mean"] for row in rows if row["figure"].startswith("recall") and row["series"] == "pattern"]
+    assert means == [0.0] * 5 + [1.0] * 5
+
+
 # The command
 
 

@@ -1,4 +1,5 @@
-"""How right a judge was: balanced accuracy, F1, the area under the ROC curve, each with a 95% interval.
+"""How right a judge was: balanced accuracy, F1, the area under the ROC curve, each with a 95% interval; and
+recall by decile, which says whether weak activations are seen as well as strong ones.
 
 The interval is a bootstrap over excerpts, the kinds apart. Few excerpts that are all judged rightly would
 get one without any width, so every kind is drawn together with one excerpt more that is judged rightly and
@@ -23,6 +24,7 @@ from nxtools.score.summary import drawn_weights
 Floats = NDArray[np.float64]
 
 FIGURES = ("balanced_accuracy", "f1", "auroc")
+DECILES = tuple(f"recall_decile_{number}" for number in range(1, 11))  # of the active excerpts' strengths
 DRAWS = 1000
 CHANCE = {"balanced_accuracy": 0.5, "auroc": 0.5}  # F1 has none: it depends on how many are said to be active
 
@@ -30,13 +32,14 @@ CHANCE = {"balanced_accuracy": 0.5, "auroc": 0.5}  # F1 has none: it depends on 
 @dataclass(frozen=True)
 class Verdict:
     """What was said of one excerpt. drawn_with: excerpts by this name are drawn together; score: how sure the
-    judge is that it is active, on any scale; None where it does not say."""
+    judge is that it is active, on any scale; None where it does not say. strength: of an active one."""
 
     drawn_with: str
     document: str
     truth: bool
     said: bool
     score: float | None = None
+    strength: float = 0.0
 
 
 def figures(
@@ -64,7 +67,10 @@ def figures(
 
 @dataclass(frozen=True)
 class Figures:
-    """By name: values, reasons for those that are absent, intervals, and values with documents reweighted."""
+    """By name: values, reasons for those that are absent, intervals, and values with documents reweighted.
+
+    Deciles stand among values and replicates alone.
+    """
 
     values: dict[str, float]
     absent: dict[str, str]
@@ -77,6 +83,8 @@ class Figures:
             for name in FIGURES
             if name in self.values or name in self.absent
         }
+        if any(name in self.values for name in DECILES):
+            found["recall"] = [short(self.values[n]) if n in self.values else None for n in DECILES]
         found["intervals"] = {name: [short(one) for one in pair] for name, pair in self.intervals.items()}
         return found | ({"absent": self.absent} if self.absent else {})
 
@@ -91,7 +99,25 @@ def measure(verdicts: Sequence[Verdict], unit: str, names: Sequence[str] = FIGUR
     reweighted = drawn_weights([one.document for one in verdicts], "document")
     under = figures(truth, said, scores, reweighted)
     replicates = {name: under[name] for name in there}
-    return Figures(there, absent, _intervals(verdicts, unit, there), replicates)
+    intervals = _intervals(verdicts, unit, there)
+    if "f1" in names:  # of judges that say 0 or 1
+        strengths = np.array([one.strength for one in verdicts])
+        for name, rows in by_decile(strengths, truth).items():
+            there[name] = float(said[rows].mean())
+            weights = reweighted[rows]
+            replicates[name] = (weights * said[rows, None]).sum(0) / weights.sum(0)
+    return Figures(there, absent, intervals, replicates)
+
+
+def by_decile(strengths: Floats, truth: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
+    """Rows of active excerpts by decile of their strength, the weakest first; empty deciles are left out.
+
+    n of them are put in order, and the one at place i (from 0) is in decile ⌊10 (i + ½) / n⌋ + 1.
+    """
+    active = np.flatnonzero(truth)
+    active = active[np.argsort(strengths[active], kind="stable")]
+    decile = 10 * (2 * np.arange(len(active)) + 1) // (2 * max(len(active), 1))
+    return {DECILES[number]: active[decile == number] for number in np.unique(decile).tolist()}
 
 
 def _columns(

@@ -44,14 +44,17 @@ def scored(
         record["negatives"] = "similar"
     record["above"] = short(chosen.threshold)
     record["judged"] = [_told(chosen, item, one) for item, one in answered]
-    record["replicates"] = packed(figures.replicates)
+    record["replicates"] = packed(
+        {name: figures.replicates[name] for name in FIGURES if name in figures.replicates}
+    )
     documents = tuple(one.document for one in verdicts)
     return Judgement(record, figures, documents, len(answered))
 
 
 def _verdict(chosen: Chosen, item: Item, said: Answered) -> Verdict:
     document = chosen.shown.documents[item.row]
-    return Verdict(chosen.name(item.row), document, item.truth, said.said, said.score)
+    strength = chosen.share(item.row)
+    return Verdict(chosen.name(item.row), document, item.truth, said.said, said.score, strength)
 
 
 def _told(chosen: Chosen, item: Item, said: Answered) -> Record:

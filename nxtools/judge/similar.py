@@ -1,7 +1,7 @@
 """Hard negatives: silent excerpts on which units fire that mostly fire together with this one.
 
 Which units those are is seen on evidence: the correlation of maxima over the excerpts of the random pool that
-all units of a layer share. The excerpts come from its held-out part, where every unit's activations are known,
+all units of a layer share. The excerpts come from its held-out part, where the activations of all are known,
 so none is taken on which this unit is active; and nothing is learned from it.
 """
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nxtools.judge.figures import DECILES
 from nxtools.score.summary import Mean, aligned, drawn_weights
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,7 @@ class JudgeSummary:
         return {
             series: {
                 **{figure: self.mean(series, figure).as_dict() for figure in self.figures},
+                **{name: mean.as_dict() for name in DECILES if (mean := self.mean(series, name)).values},
                 "failed": self.failed[series],
                 "excerpts": self.judged[series],
                 "failed_excerpts": self.unjudged[series],
@@ -77,6 +79,11 @@ class JudgeSummary:
             chance = f" (chance {self.chance[figure]:.2g})" if figure in self.chance else ""
             cells = [_cell(self.mean(series, figure)) for series in there]
             rows.append([figure.replace("_", " ").replace("auroc", "AUROC") + chance, *cells])
+        for decile, name in enumerate(DECILES, start=1):
+            means = [self.mean(series, name) for series in there]
+            if any(len(mean.values) for mean in means):
+                weakest = {1: ", the weakest", 10: ", the strongest"}.get(decile, "")
+                rows.append([f"recall, decile {decile}{weakest}", *map(_cell, means)])
         rows.append(["excerpts judged", *(f"{self.judged[one]:,}" for one in there)])
         rows.append(["excerpts failed", *(f"{self.unjudged[one]:,}" for one in there)])
         rows.append(["units failed", *(f"{self.failed[one]:,}" for one in there)])

@@ -93,7 +93,7 @@ class Distribution:
     def figures(self) -> list[str]:
         """All figures, in the order in which scores have them."""
         found = dict.fromkeys(figure for by_figure in self._gathered.values() for figure in by_figure)
-        return [figure for figure in found if figure in self._figures]
+        return sorted((figure for figure in found if figure in self._figures), key=_decile)
 
     def labels(self) -> dict[Series, str]:
         """Explanations first, as they came, and what stands for each in tables."""
@@ -149,6 +149,12 @@ class Distribution:
             for (one, at), count in self._failed.items()
             if layer in ("all", at) and (one == series or (not one.method and _alike(one, series)))
         )
+
+
+def _decile(figure: str) -> int:
+    """Puts the figures of deciles in order behind the others: a unit may not have all of them."""
+    name, _, number = figure.rpartition("_")
+    return int(number) if name == "recall_decile" else 0
 
 
 def _alike(one: Series, other: Series) -> bool:

@@ -106,8 +106,15 @@ def _plain(value: Any) -> str:
 
 
 def figures(score: Record) -> Iterator[tuple[str, float | None]]:
-    """The numbers of a score by name, None where one is absent. Counts are among them, as integers."""
+    """The numbers of a score by name, None where one is absent. Counts are among them, as integers.
+
+    `recall` by decile is `recall_decile_1` and so on, as far as there is one.
+    """
     for name, value in score.items():
+        if name == "recall" and isinstance(value, list):
+            for decile, share in enumerate(value, start=1):
+                if type(share) is float:
+                    yield f"recall_decile_{decile}", share
         if type(value) in (float, int) or (value is None and name != "interval"):
             yield name, value
 

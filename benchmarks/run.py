@@ -23,6 +23,7 @@ def main() -> None:
     run("reports.py")
     run("view.py")
     run("serving.py")
+    run("connecting.py")
     run("quality.py")
     run("baselines.py")
     run("assistant.py")

@@ -49,8 +49,12 @@ def completing(shared: Shared) -> Callable[[Record], None]:
 
 
 def lexicons(shared: Shared) -> Callable[[Unit], Lexicon]:
-    """The texts and embedding of the tokens of a unit's subject: one for all units, whatever their layer."""
+    """The texts and embedding of the tokens of a unit's subject: one for all units, whatever their layer.
+
+    Without the store only patterns that say `like` cannot be run, which is said where they stand.
+    """
     from nxtools.commands._pools import Pools
+    from nxtools.pattern.lexicon import Lexicon
 
     pools = Pools(shared.command, shared.cache, shared.cache_mode, None)
     kept: dict[str, Lexicon] = {}
@@ -58,9 +62,10 @@ def lexicons(shared: Shared) -> Callable[[Unit], Lexicon]:
     def lexicon(unit: Unit) -> Lexicon:
         subject = unit.name.split(" ")[0]
         if subject not in kept:
-            if pools.of(unit) is None:
-                return pools.lexicon(unit)
-            kept[subject] = pools.lexicon(unit)
+            pool = pools.of(unit) if pools.digest(unit) else None
+            if pool is None:
+                return Lexicon(unit.vocabulary)
+            kept[subject] = pool.lexicon
         return kept[subject]
 
     return lexicon

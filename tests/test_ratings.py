@@ -283,6 +283,10 @@ def test_files_that_are_no_ratings_are_errors(run: Run, tmp_path: Path, explaine
     (tmp_path / "empty.jsonl").write_bytes(b"")
     done = run("nx-score", "--ratings", tmp_path / "empty.jsonl", UNITS)
     assert done.returncode == 3 and b"no line is a judgement" in done.stderr
+    line = orjson.dumps(explained[0] | {"ratings": [{"explanation": "x", "rating": "good"}]}) + b"\n"
+    for command in ("nx-score", "nx-summary"):
+        done = run(command, stdin=line)
+        assert done.returncode == 3 and b"the field 'rating' is a string" in done.stderr
     (tmp_path / "other.jsonl").write_bytes(orjson.dumps(rating("x", 3)) + b"\n")
     done = run("nx-score", "--ratings", tmp_path / "other.jsonl", tmp_path / "two.jsonl")
     assert b"1 judgements are about units that did not come in" in done.stderr

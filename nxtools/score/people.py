@@ -17,7 +17,7 @@ import numpy as np
 
 from nxtools.records import objects
 from nxtools.score.agreement import Agreed, alpha, kendall, measured, measured_share, spearman
-from nxtools.score.ratings import RATINGS, preferences, rated, text_digest
+from nxtools.score.ratings import RATINGS, check_judgement, preferences, rated, text_digest
 from nxtools.score.summary import aligned
 from nxtools.stream import Record
 from nxtools.unit import full_name
@@ -54,9 +54,12 @@ class People:
         self._shared: list[tuple[str, float]] = []  # whether two raters prefer the same of two explanations
 
     def add(self, record: Record) -> None:
+        """InputError where `ratings` holds something else than judgements."""
         judgements = objects(record, "ratings", optional=True)
         if not judgements:
             return
+        for one in judgements:
+            check_judgement(one)
         unit, by_text = full_name(record), _scores(record)
         by_rater, preferred = rated(judgements), list(preferences(judgements))
         self.units += 1

@@ -288,6 +288,8 @@ def test_random_units_are_all_drawn_sooner_or_later(made: Path) -> None:
         (["--unit", "9:9"], 3, "there is no unit 9:9 (layers with units: 0, 1, 2)"),
         (["--unit", "nine"], 2, "--unit takes LAYER:INDEX, not 'nine'"),
         (["--unit", "0:3", "--best", "1"], 2, "--unit and --best exclude each other"),
+        (["--unit", "0:3", "--serve"], 2, "--serve and --unit exclude each other"),
+        (["--unit", "0:3", "--title", "x"], 2, "--title goes with a report, not with --unit"),
         (["--light"], 2, "--light goes with --unit, --best, --worst or --random"),
         (["--best", "1", "/dev/null"], 3, "no unit has a score"),
     ],

@@ -41,15 +41,13 @@ terminal_options = family(
 
 
 def asked_for(options: dict[str, Any]) -> bool:
-    """Whether units are to be shown in the terminal. UsageError when it is said in two ways."""
-    asked = [name for name in CHOICES if options[name]]
-    if len(asked) > 1:
-        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other")
+    """Whether units are to be shown in the terminal. UsageError for what belongs to that alone."""
+    asked = any(options[name] for name in CHOICES)
     if not asked:
         for name in ("excerpts", "light"):
             if options[name]:
                 raise UsageError(f"--{name} goes with {one_of([f'--{choice}' for choice in CHOICES])}")
-    return bool(asked)
+    return asked
 
 
 def show(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ import click
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.commands._reports import inputs_or_help
 from nxtools.commands._view_serve import asked_to_serve, serve, serve_options
-from nxtools.commands._view_terminal import asked_for, show, terminal_options
+from nxtools.commands._view_terminal import CHOICES, asked_for, show, terminal_options
 from nxtools.commands._view_texts import (
     asked_about_texts,
     show_texts,
@@ -51,6 +51,7 @@ def main(**options: Any) -> int:
     explanations, scores and excerpts as heat maps.
     """
     inputs = options["inputs"]
+    _check_ways(options)
     shared = Shared.of("nx-view", options)
     if asked_about_texts(options | {"output": shared.output}):
         return show_texts(shared, inputs_or_help(inputs), options)
@@ -59,6 +60,17 @@ def main(**options: Any) -> int:
     if asked_to_serve(options):
         return serve(shared, inputs_or_help(inputs), options)
     return _report(shared, options)
+
+
+def _check_ways(options: dict[str, Any]) -> None:
+    """UsageError when units are to be shown in two ways; texts stand alone, in a report, or on a server."""
+    in_terminal = [f"--{name}" for name in CHOICES if options[name]] + ["--try"] * bool(options["tried"])
+    others = ["--serve"] * options["serve"] + ["--text"] * bool(options["texts"])
+    if in_terminal and len(in_terminal + others) > 1:
+        first, second, *_ = sorted(in_terminal + others, key=in_terminal.__contains__)
+        raise UsageError(f"{first} and {second} exclude each other")
+    if in_terminal and options["title"]:
+        raise UsageError(f"--title goes with a report, not with {in_terminal[0]}")
 
 
 def _report(shared: Shared, options: dict[str, Any]) -> int:

@@ -23,12 +23,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="Take what the golden pipes print for right.")
 
 
+def settings(cache: Path) -> dict[str, str]:
+    """Variables by which commands are found, and their store."""
+    return {
+        "PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}",
+        "NXTOOLS_PYTHON": sys.executable,
+        "NXTOOLS_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
 def shell(pipe: str, cache: Path, stdin: bytes = b"") -> Ran:
     """A line of bash with pipefail and a store, for fixtures that whole modules share; it has to succeed."""
-    named = {"PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}", "NXTOOLS_PYTHON": sys.executable}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", pipe],
-        env=os.environ | named | {"NXTOOLS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | settings(cache),
         input=stdin,
         capture_output=True,
         check=True,

@@ -78,14 +78,20 @@ function seriesOf(scores, { method, figure }) {
   const there = scores.series.filter(
     (one) => one.method === method && rows.some(({ series }) => series === one.label),
   );
-  // Without the method and settings that are objects, where it stays clear which series is meant.
-  const briefly = ({ label }) => label.replace(` (${method})`, "").replace(/=\{.*?\}(?= |$)/g, "");
+  // Settings that are objects are left out where it stays clear which series is meant, and said in words elsewhere.
+  const plainly = ({ label }) => label.replace(` (${method})`, "");
+  const briefly = (one) => plainly(one).replace(/=\{.*?\}(?= |$)/g, "");
+  const inWords = (one) =>
+    plainly(one)
+      .replace(/[{}"[\]]/g, "")
+      .replace(/[=:]/g, " ")
+      .replace(/,/g, ", ");
   const names = d3.rollup(there, (some) => some.length, briefly);
   return there.map((one, place) => {
     const own = rows.filter(({ series }) => series === one.label);
     return {
       ...one,
-      name: readable(names.get(briefly(one)) > 1 ? one.label : briefly(one)),
+      name: readable(names.get(briefly(one)) > 1 ? inWords(one) : briefly(one)),
       colour: seriesColour(one.baseline && /^null\b/.test(one.label), place),
       isNull: one.baseline && /^null\b/.test(one.label),
       all: own.find(({ layer }) => layer === "all"),

@@ -305,6 +305,20 @@ def test_a_dry_run_says_what_would_be_recorded(
 # The job, in this process
 
 
+def test_names_on_the_hub_are_looked_for_in_a_fresh_process(run: Run, text: Path) -> None:
+    """huggingface_hub loads its parts when they are named: another library may have named them before."""
+    done = run(f"nx-record --subject some/model --dry-run {text}")
+    assert done.returncode == 4 and b"HF_HUB_OFFLINE is set" in done.stderr
+    unit = b'{"kind":"unit","v":1,"unit":{"layer":0,"index":0},"excerpts":[]}\n'
+    asked = run("nx-explain --explainer llama:some/model/file.gguf", stdin=unit)
+    assert asked.returncode == 4 and b"some/model did not give file.gguf" in asked.stderr
+
+
+def test_ranges_go_up(run: Run, subject: Path, text: Path) -> None:
+    done = run(f"nx-record --subject {subject} --layers 3-1 {text}")
+    assert done.returncode == 2 and b"not '3-1'" in done.stderr
+
+
 def test_too_little_room_is_said_before_anything_is_recorded(
     store: Store, model: Loads, subject: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,7 @@ def _gguf(name: str) -> Path:
 
 
 def _from_hub(name: str, repository: str, file: str) -> Path:
-    import huggingface_hub
+    import huggingface_hub.constants  # which the package alone does not load
 
     reason = ""
     for local in (True,) if huggingface_hub.constants.HF_HUB_OFFLINE else (True, False):

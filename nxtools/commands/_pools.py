@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nxtools.errors import UsageError
 from nxtools.progress import warn
 from nxtools.recordings.table import Column, Table
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 KEPT = 2  # pools in memory: units come layer by layer
 
 
+def check_bulk(folder: str | None) -> None:
+    """Whoever reads recordings makes no folder for them."""
+    if folder and not Path(folder).is_dir():
+        raise UsageError(f"--bulk {folder} is no folder", hint="where nx-record --bulk put the recordings")
+
+
 class Pools:
     """Opens pools by unit; None where the unit has none or the store has it no longer, which is said once.
 
@@ -24,6 +31,8 @@ class Pools:
     """
 
     def __init__(self, command: str, cache: Path | str | None, mode: Mode, bulk: str | None) -> None:
+        """UsageError where the bulk folder is not there."""
+        check_bulk(bulk)
         self.command = command
         self.cache, self.mode, self.bulk = cache, mode, bulk
         self._open: dict[str, Shared | None] = {}

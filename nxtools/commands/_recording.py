@@ -65,7 +65,10 @@ def _numbers(text: str, option: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            numbers = range(int(first), int(last) + 1) if dash else [int(first)]
+            if not numbers:
+                raise ValueError(f"{part} goes down")
+            found += numbers
     except ValueError as error:
         raise UsageError(f"{option} takes numbers and ranges like 0-3,7, not {text!r}") from error
     return found

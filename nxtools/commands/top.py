@@ -56,6 +56,7 @@ def main(**options: Any) -> int:
     beside random ones. Signed units get as many bottom excerpts as top ones unless bottom=N says otherwise.
     --sort puts interesting units first, and takes unit lines of later commands, too.
     """
+    from nxtools.commands._pools import check_bulk
     from nxtools.progress import Progress
     from nxtools.recordings.deal import Counts as Picks
     from nxtools.recordings.run import Run
@@ -64,6 +65,7 @@ def main(**options: Any) -> int:
     from nxtools.stream import Writer
 
     shared = Shared.of("nx-top", options)
+    check_bulk(options["bulk"])
     sorting = Sorting.of(options)
     wanted = {name: Picks.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
     lines = Lines(sorting=sorting.key is not None)

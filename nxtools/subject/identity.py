@@ -98,7 +98,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_hub(name: str, repository: str, revision: str, allow_pickle: bool) -> Resolved:
-    import huggingface_hub
+    import huggingface_hub.constants  # which the package alone does not load
 
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     patterns = ["*.json", "*.txt", "*.model", "*.py", "model*.safetensors"]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nxtools.assistant.asking import Asking
-from nxtools.assistant.prompts import Prompt, read_prompt
+from nxtools.assistant.prompts import Prompt
 from nxtools.assistant.protocol import Completion
 from nxtools.explain.asked import LISTED, messages, read
-from nxtools.explain.drawing import Asked, drawn
+from nxtools.explain.drawing import Asked, drawn, suiting
 from nxtools.explain.pattern import identify
 from nxtools.explain.showing import Evidence, evidence, sides
 from nxtools.explain.table import no_table
@@ -96,13 +96,10 @@ class Explainer:
         """The prompt; a failure when it cannot be known which one suits the model."""
         how = self.explaining
         if self._prompt is None:
-            form = how.form
-            if how.prompt is None and form == "auto":
-                (chats,) = yield [self.asking.has("chat")]
-                if isinstance(chats, Failure) and chats.kind != "dry-run":
-                    return chats
-                form = "paper" if chats is False else "marked"
-            self._prompt = read_prompt(how.prompt or PROMPTS / f"{form}.toml", examples=how.examples)
+            found = yield from suiting(self.asking, PROMPTS, how.form, how.prompt, how.examples)
+            if isinstance(found, Failure):
+                return found
+            self._prompt = found
         return self._prompt
 
     def _by(self, prompt: Prompt | None) -> Record:

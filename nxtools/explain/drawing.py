@@ -1,11 +1,14 @@
-"""Answers that are drawn until they can be read."""
+"""How a model is asked for words: by the prompt that suits it, and until an answer can be read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from nxtools.assistant.asking import Asking
+from nxtools.assistant.prompts import read_prompt
 from nxtools.stage import Failure, Question
 from nxtools.stream import Record
 
@@ -13,6 +16,17 @@ NOTHING = Failure("explain", "unparseable", "no answer could be read")
 AGAIN = 2  # further draws for an answer that cannot be read
 
 Asked = Generator[Sequence[Question], list[Any], Any]
+
+
+def suiting(asking: Asking, folder: Path, form: str, file: Path | None, examples: int | None) -> Asked:
+    """The prompt of a folder in a form, "auto" for marked where the model has a chat template and paper where
+    not, or that of a file; a failure when it cannot be known which one suits the model."""
+    if file is None and form == "auto":
+        (chats,) = yield [asking.has("chat")]
+        if isinstance(chats, Failure) and chats.kind != "dry-run":
+            return chats
+        form = "paper" if chats is False else "marked"
+    return read_prompt(file or folder / f"{form}.toml", examples=examples)
 
 
 @dataclass

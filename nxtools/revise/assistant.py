@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.assistant.asking import Asking
-from nxtools.assistant.prompts import Prompt, read_prompt
+from nxtools.assistant.prompts import Prompt
 from nxtools.assistant.protocol import Completion
 from nxtools.explain.asked import read
-from nxtools.explain.drawing import Asked, drawn
+from nxtools.explain.drawing import Asked, drawn, suiting
 from nxtools.explain.pattern import identify
 from nxtools.explain.rewording import in_words
 from nxtools.explain.showing import evidence
@@ -125,13 +125,10 @@ class Mender:
         """The prompt; a failure when it cannot be known which one suits the model."""
         how = self.how
         if self._prompt is None:
-            form = how.form
-            if how.prompt is None and form == "auto":
-                (chats,) = yield [how.asking.has("chat")]
-                if isinstance(chats, Failure) and chats.kind != "dry-run":
-                    return chats
-                form = "paper" if chats is False else "marked"
-            self._prompt = read_prompt(how.prompt or PROMPTS / f"{form}.toml", examples=how.examples)
+            found = yield from suiting(how.asking, PROMPTS, how.form, how.prompt, how.examples)
+            if isinstance(found, Failure):
+                return found
+            self._prompt = found
         return self._prompt
 
     def _revised(self, unit: Unit, record: Record, explanation: Record, new: list[New]) -> Asked:

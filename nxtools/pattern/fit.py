@@ -60,8 +60,11 @@ class Fit:
         """The pattern of the most choices that the budget allows."""
         count = sum(choice.spent <= budget.literals for choice in self.choices)
         best = self.pattern(count)
-        if budget.allows(best.pattern):  # rules that turn out to say the same leave room for more
-            while count < len(self.choices) and budget.allows((more := self.pattern(count + 1)).pattern):
+        if budget.allows(best.pattern):
+            while count < len(self.choices) and best.pattern.literals < budget.literals:
+                more = self.pattern(count + 1)  # rules that turn out to say the same leave room for more
+                if not budget.allows(more.pattern):
+                    break
                 best, count = more, count + 1
             return best
         low, high = 0, count - 1  # too many characters

@@ -75,7 +75,7 @@ class Kinds:
         if kinds is None:
             atoms = list(_spelled(self.lexicon.texts[id]))
             if self.lexicon.has_embedding:
-                cosines = self.lexicon.cosines(self._exemplars, np.array([id]))[:, 0]
+                cosines = self.lexicon.cosines(np.array([id]))[0, self._exemplars]
                 for form in self._likenesses:
                     alike = self._exemplars[cosines >= self.lexicon.alike(form)]
                     atoms += [Atom(form, text) for text in map(self.lexicon.texts.__getitem__, alike) if text]

@@ -106,7 +106,7 @@ class Learner:
 
         def learned(weight: float) -> tuple[Fit, Fitted]:
             evidence = self._evidence(own, pool, weight, shrink, means)
-            most = budget.literals + budget.literals // 3 + 1
+            most = budget.literals + budget.literals // 10 + 2
             gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
             choices = select(self.index, evidence, most, shrink, kinds, check, gain, before)
             fit = Fit(self.index, evidence, choices, shrink, kinds)

@@ -65,11 +65,12 @@ class Lexicon:
             one[ids] = ids[-1]
         return one
 
-    def cosines(self, ids: Ids, others: Ids) -> NDArray[np.float32]:
-        """(ids, others): of the embeddings of tokens. Raises InputError without them."""
+    def cosines(self, ids: Ids, others: Ids | None = None) -> NDArray[np.float32]:
+        """(ids, others): of the embeddings of tokens, to all where no others are named. InputError without."""
         if self._directions is None:
             raise InputError("`like` needs the subject's embedding")
-        cosines: NDArray[np.float32] = self._directions[ids] @ self._directions[others].T
+        of_others = self._directions if others is None else self._directions[others]
+        cosines: NDArray[np.float32] = self._directions[ids] @ of_others.T
         return cosines
 
     def alike(self, form: Form) -> float:

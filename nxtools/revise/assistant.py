@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nxtools.assistant.asking import Asking
 from nxtools.assistant.prompts import Prompt
 from nxtools.assistant.protocol import Completion
@@ -24,14 +21,15 @@ from nxtools.explain.rewording import in_words
 from nxtools.explain.showing import evidence
 from nxtools.revise import generated
 from nxtools.revise.asked import messages
-from nxtools.revise.case import Case, predicted
-from nxtools.revise.choice import best, paired, together, worth
+from nxtools.revise.case import Case
+from nxtools.revise.choice import best
 from nxtools.revise.evidence import NO_SUBJECT, OF_THE_CORPUS, Measured, Measuring, New
 from nxtools.revise.placing import Compared, failed, is_original, placed
+from nxtools.revise.weighing import Simulate, Weighing
 from nxtools.score.series import Target
 from nxtools.stage import Failure, Question, Step
 from nxtools.stream import Record
-from nxtools.unit import Shown, Unit
+from nxtools.unit import Unit
 
 if TYPE_CHECKING:
     from nxtools.pattern.lexicon import Lexicon
@@ -40,9 +38,6 @@ VERSION = 1  # of the way; what is asked is in the questions
 PROMPTS = Path(__file__).parent / "prompts"
 RANDOM = 10  # excerpts with nonzero activation that `random` has: half are shown, half score
 LITERALS = 30  # of the token table that ranks texts: any number, for a table names all tokens
-
-Activations = NDArray[np.float32]
-Simulate = Callable[[Unit, Record, Shown], Asked]  # unit, explanation, excerpts -> simulations
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,7 @@ class Mender:
     def __init__(self, mending: Mending) -> None:
         self.how = mending
         self.measured = Measured(mending.measuring)
+        self._weighing = Weighing(mending.simulate)
         self.compared: list[Compared] = []
         self.seen = 0  # explanations to revise
         self.refused = 0  # those that failed for another reason than that a question did
@@ -145,9 +141,9 @@ class Mender:
         case = Case(unit, explanation, shown, sign, view)
         text, scale = str(explanation["text"]), explanation.get("scale") or float(f"{case.scale:.4g}")
         versions: list[Record] = [{"text": text, "scale": scale, "made": "before"}]
-        yield from self._validate(case, versions[0])
+        yield from self._weighing.validate(case, versions[0])
         # Wanted at the end in any case: asked for now, so that a dry run counts it.
-        yield from self._predicted(case, versions[0], case.excerpts("held-out"))
+        yield from self._weighing.predicted(case, versions[0], case.excerpts("held-out"))
         usage = {"calls": 0, "tokens_in": 0, "tokens_out": 0}
         current, why = 0, "nothing was better on validation"
         for round_ in range(1, how.rounds + 1):
@@ -175,13 +171,13 @@ class Mender:
                     versions.append(
                         {"text": fresh, "scale": float(f"{case.scale:.4g}"), "round": round_, "made": made}
                     )
-                    yield from self._validate(case, versions[-1])
+                    yield from self._weighing.validate(case, versions[-1])
             better, said = best(versions, current, first)
             if better is None:
                 why = said if round_ == 1 else f"{why}; in round {round_} {said}"
                 break
             current, why = better, said
-        compared = yield from self._compare(case, versions[0], versions[current])
+        compared = yield from self._weighing.compare(case, versions[0], versions[current])
         if isinstance(compared, Failure):
             return compared
         self.compared.append(compared)
@@ -210,29 +206,11 @@ class Mender:
             shown = part.excerpts(lambda id: texts[id] if id < len(texts) else None)
             if isinstance(shown, Failure):
                 return shown
-            said = yield from self._predicted(case, version, shown)
+            said = yield from self._weighing.predicted(case, version, shown)
             if isinstance(said, Failure):
                 return said
             case.challenge(shown, said, round_, all_shown=one.source == "random")
         return None
-
-    def _predicted(self, case: Case, version: Record, shown: Shown) -> Asked:
-        """What a version says of excerpts (n, tokens), or a failure."""
-        entry = case.entry(version["text"], version["scale"])
-        simulations = yield from self.how.simulate(case.unit, entry, shown)
-        return predicted(simulations, shown)
-
-    def _validate(self, case: Case, version: Record) -> Asked:
-        """Writes on a version what it is worth on validation, or why that is not known."""
-        shown = case.excerpts("validation")
-        said = yield from self._predicted(case, version, shown)
-        if isinstance(said, Failure):
-            version["failure"] = said
-            return
-        name, _ = case.figure()
-        version["validation"] = {name: worth(shown.table.activations, said)}
-        if silent := int(np.isnan(said).all(1).sum()):
-            version["failed"] = silent  # excerpts without a simulation
 
     def _question(
         self, case: Case, versions: list[Record], current: int, prompt: Prompt, draw: int
@@ -246,27 +224,6 @@ class Mender:
             stop=prompt.stop,
         )
         return self.how.asking.complete(payload, "revision")
-
-    def _compare(self, case: Case, old: Record, new: Record) -> Asked:
-        """Old and new on the held-out excerpts, and on those widened by the texts that no reviser saw."""
-        parts = [case.excerpts("held-out"), *case.kept]
-        said: list[Activations] = []
-        for version in (old, new):
-            rows = []
-            for part in parts:
-                one = yield from self._predicted(case, version, part)
-                if isinstance(one, Failure):
-                    return one
-                rows.append(one)
-            said.append(together(rows))
-        truth = together([part.table.activations for part in parts])
-        held_out, widened = (
-            paired(truth[:cut], *(one[:cut] for one in said)) for cut in (len(parts[0].excerpts), None)
-        )
-        written = [one for one in case.sentences if one["round"] == 1]
-        silent = sum(not one["fires"] for one in written)
-        changed = old["text"] != new["text"]
-        return Compared(changed, held_out, widened, case.unit.name, (len(written), silent))
 
     def _entry(
         self,

@@ -160,7 +160,10 @@ def test_a_file_that_changes_is_said_to_have_changed(made: Path, serve: Serve) -
         with made.open("ab") as file:
             file.write(dump(unit(9, 9, " not")))
         status, _, body = served.ask("/units/0:5")
-        assert (status, body.decode()) == (409, f"{made} has changed since it was read: start nx-view again")
+        assert (status, body.decode()) == (
+            409,
+            f"{made}: has changed since it was read (start nx-view again)",
+        )
         made.unlink()
         assert served.ask("/units/0:5")[0] == 409
         assert served.ask("/rows")[0] == 200
@@ -344,7 +347,7 @@ def test_a_browser_reads_units_when_they_are_looked_at(made: Path, serve: Serve)
         with made.open("ab") as file:
             file.write(b"\n")
         page.goto(f"{served.url}#/unit/2:9")
-        page.get_by_text("has changed since it was read: start nx-view again").wait_for()
+        page.get_by_text("has changed since it was read (start nx-view again)").wait_for()
         served.process.kill()
         page.goto(f"{served.url}#/unit/2:10")
         page.get_by_text("nx-view no longer answers: start it again").wait_for()

@@ -78,6 +78,7 @@ def serve(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:
             answers=answers,
         )
         site.warm_up()
+        gc.freeze()  # nothing of the index is ever garbage
         progress.say(f"{len(index.rows):,} units; Ctrl-C ends it")
         _serve(shared, site, options)
         progress.say("ended")

@@ -19,8 +19,11 @@ from nxtools.view.overview import Overview
 from nxtools.view.report import Addresses
 
 
-class Changed(Exception):
+class Changed(InputError):
     """A file is no longer the one that was read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("has changed since it was read", where=shown(name), hint="start nx-view again")
 
 
 class Lines:
@@ -56,7 +59,7 @@ class Lines:
             except OSError:
                 same = False
             if not same:
-                raise Changed(f"{shown(self.name)} has changed since it was read")
+                raise Changed(self.name)
         return os.pread(self._file.fileno(), length, place)
 
     def close(self) -> None:

@@ -58,7 +58,8 @@ class Site:
         self._complete = complete
         self._parts = dict(parts or {})
         self._answers = dict(answers or {})
-        self._lock = threading.Lock()  # over what keeps something from unit to unit
+        # Both keep things from one time to the next; a subject that runs keeps no unit waiting.
+        self._completing, self._answering = threading.Lock(), threading.Lock()
         subjects = ", ".join(index.overview["facts"].get("subject", {})) or "nothing yet"
         self._start = b"".join(document(title or subjects, index.overview, [], served=True))
         self._rows = dump(index.rows)
@@ -93,8 +94,10 @@ class Site:
         except orjson.JSONDecodeError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, "a question is JSON") from error
         try:
-            with self._lock:
+            with self._answering:
                 return dump(answer(asked))
+        except Changed as error:
+            raise Refused(HTTPStatus.CONFLICT, str(error)) from error
         except InputError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
 
@@ -104,8 +107,8 @@ class Site:
         except KeyError as error:
             raise Refused(HTTPStatus.NOT_FOUND, f"there is no unit {address}") from error
         except Changed as error:
-            raise Refused(HTTPStatus.CONFLICT, f"{error}: start nx-view again") from error
-        with self._lock:
+            raise Refused(HTTPStatus.CONFLICT, str(error)) from error
+        with self._completing:
             self._complete(record)
         return dump(page(record))
 

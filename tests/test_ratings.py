@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from conftest import UNITS, Run
+from gguf_model import CHAT, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
@@ -330,3 +331,16 @@ def test_what_people_write_is_explained_scored_and_simulated_like_any_other(
         for score in orjson.loads(detected.stdout.splitlines()[1])["explanations"][0]["scores"]
     ]
     assert [error["kind"] for error in errors] == ["no-pattern"] * 2
+
+
+def test_words_of_people_are_judged_by_a_language_model(
+    run: Run, tmp_path: Path, units: list[Record]
+) -> None:
+    model, path = write_gguf(tmp_path / "tiny.gguf", chat=CHAT), tmp_path / "written.jsonl"
+    path.write_bytes(written("numbers of versions", units[0], rater="ada"))
+    judge = f"nx-score --method fuzzing --simulation generate --simulator llama:{model}"
+    done = run(f"head -n 1 {UNITS} | nx-explain -q --explainer human:{path} | {judge}")
+    assert done.returncode == 0, done.stderr
+    (told,) = orjson.loads(done.stdout)["explanations"]
+    assert told["scores"][0]["simulator"] == "llama:tiny.gguf" and "judged" in told["scores"][0]
+    assert "human" in done.stderr.decode()

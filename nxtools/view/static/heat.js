@@ -146,6 +146,11 @@ function scaleLegend({ scale, negative }, both) {
     el("span", {}, "0"),
     el("span", { class: "ramp positive" }),
     el("span", {}, exact(scale)),
-    both && el("span", { class: "note" }, "upper part of a token: true; lower part: simulated"),
+    el(
+      "span",
+      { class: "note" },
+      both && "The upper part of a token is true, the lower one simulated. ",
+      "Point at a token, or go there by Tab and the arrow keys, for its values.",
+    ),
   );
 }

@@ -133,7 +133,7 @@ class People:
         among = self.among()
         if any(one.n for one in among.values()):
             told["among themselves"] = among
-        names = dict.fromkeys(name for figures in told.values() for name in figures)
+        names = dict.fromkeys([*_NAMES, *(name for figures in told.values() for name in figures)])
         raters, judgements, units = (
             f"{count:,} {what}{'' if count == 1 else 's'}"
             for count, what in (
@@ -156,8 +156,8 @@ class People:
 _NAMES = {
     "spearman": "rank correlation (Spearman)",
     "kendall": "rank correlation (Kendall)",
-    "preferred": "preferred one of two is higher",
     "alpha": "Krippendorff's alpha",
+    "preferred": "preferred one of two is higher",
 }
 
 

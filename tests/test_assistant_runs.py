@@ -98,6 +98,33 @@ def test_a_hundred_units_through_faults(run: Run, lines: bytes) -> None:
     assert b"tokens in" in simulated.stderr
 
 
+def test_the_null_of_words_is_simulated_for_a_sample_of_units_and_counted_before(
+    run: Run, lines: bytes
+) -> None:
+    """A unit is predicted from the words of the unit before it: the same calls as for its own."""
+    few = b"".join(one + b"\n" for one in lines.splitlines()[:40])
+    with FaultServer(helpful) as server:
+        model = ("openai:m", "--base-url", server.url, "-j", "8")
+        explained = run("nx-explain", "--explainer", *model, stdin=few).stdout
+        asked = len(calls(server))
+        score = ("nx-score", "--simulator", *model, "--simulation", "generate")
+        counted = run(*score, "--dry-run", stdin=explained)
+        scored = run(*score, stdin=explained)
+        assert scored.returncode == 0, scored.stderr
+        made = len(calls(server)) - asked
+        again = run(*score, stdin=explained)
+        assert len(calls(server)) - asked == made and again.stdout == scored.stdout
+    held_out = sum(e["set"] == "held-out" for e in orjson.loads(few.splitlines()[0])["excerpts"])
+    assert made == (40 + 25) * held_out
+    assert f"{made} calls to make" in counted.stderr.decode()
+    out = [orjson.loads(one) for one in scored.stdout.splitlines()]
+    nulls = [entry for one in out for entry in one["baselines"] if entry["name"] == "null"]
+    assert [entry["explanation_of"] for entry in nulls] == [f"0:{n}" for n in range(25)]
+    for entry, of in zip(nulls, out, strict=False):
+        assert entry["text"] == of["explanations"][0]["text"]
+        assert entry["scores"][0]["simulator"] == "openai:m" and "top_and_random" in entry["scores"][0]
+
+
 def test_killed_in_the_middle_only_the_missing_calls_are_made(
     run: Run, lines: bytes, environment: dict[str, str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._explained import PREVIOUS, series_of, simulated, start_anew, with_baselines
+from nxtools.commands._explained import PREVIOUS, Previous, series_of, simulated, start_anew, with_baselines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +157,7 @@ class Ablation:
             if series in self.summary.series:
                 self.summary.fail(series)
 
-    def _baselines(self, target: Target, previous: tuple[str, str | None] | None) -> list[_Entry]:
+    def _baselines(self, target: Target, previous: Previous | None) -> list[_Entry]:
         from nxtools.score.series import TABLES, Job, predictor
 
         found: list[_Entry] = []
@@ -169,9 +169,9 @@ class Ablation:
                 entry |= {"literals": self.literals} if series == "token-list" else {}
                 job = Job(target, series, literals=self.literals)
                 found.append((series, entry, series, partial(predictor, job)))
-            elif previous is not None and previous[1] is not None:
-                entry |= {"explanation_of": previous[0], "text": previous[1]}
-                job = Job(target, series, text=previous[1])
+            elif previous is not None and previous.pattern is not None:
+                entry |= {"explanation_of": previous.name, "text": previous.pattern}
+                job = Job(target, series, text=previous.pattern)
                 found.append((series, entry, "pattern", partial(predictor, job)))
         return found
 

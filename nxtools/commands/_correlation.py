@@ -9,12 +9,14 @@ from nxtools.commands._assistants import Assisted, Ceilings, check_unused
 from nxtools.commands._base import Shared, engine_or_offline, run_units
 from nxtools.commands._explained import (
     PREVIOUS,
+    Previous,
     only_words,
     series_of,
     simulated,
     start_anew,
     with_baselines,
 )
+from nxtools.commands._judging import NULLS
 from nxtools.commands._scoring import SOMETIMES, Scoring
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
 
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    scoring = Scoring(options)
+    scoring = Scoring(options, nulls=0 if options["simulator"] == "pattern" else NULLS)
     always = tuple(series for series in scoring.wanted if series not in TABLES)
     summary, ceilings = Summary(always, perhaps=(*SOMETIMES, *TABLES)), Ceilings(shared)
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
@@ -75,6 +77,7 @@ def _by_model(
     """Scores of simulations by a language model, made where they are not stored."""
     from nxtools.score.series import SCORED_ON
     from nxtools.simulate.assistant import Simulating, Simulator
+    from nxtools.unit import Unit
 
     assisted = Assisted(shared, options, "simulate", options["simulator"])
     simulators: list[Simulator] = []
@@ -86,8 +89,12 @@ def _by_model(
         simulators.append(simulator)
 
         def step(record: Record) -> Step:
-            simulated = yield from simulator.step(record, (SCORED_ON,))
-            return (yield from score(simulated))
+            made = yield from simulator.step(record, (SCORED_ON,))
+            previous: Previous | None = made.get(PREVIOUS)
+            if previous is not None and previous.words is not None:
+                found = yield from simulator.simulations(Unit(made), previous.words, SCORED_ON)
+                made[PREVIOUS] = previous._replace(simulations=found)
+            return (yield from score(made))
 
         return step
 
@@ -206,7 +213,7 @@ class Correlation:
             return [("pattern", words)]
         return [("pattern", Job(target, "explanation", text=pattern, **self.of_all))]
 
-    def _baselines(self, target: Target, previous: tuple[str, str | None] | None) -> list[_Entry]:
+    def _baselines(self, target: Target, previous: Previous | None) -> list[_Entry]:
         from nxtools.score.series import TABLES, Job
 
         found: list[_Entry] = []
@@ -215,11 +222,25 @@ class Correlation:
                 continue
             entry: Record = {"name": series, "scores": []}
             if series == "null":
-                if previous is None or previous[1] is None:
-                    continue  # the first of its layer has no unit before it
-                entry |= {"explanation_of": previous[0], "text": previous[1]}
-                found.append((series, entry, "pattern", Job(target, series, text=previous[1], **self.of_all)))
+                found += self._null(target, previous)
             else:
                 entry |= {"literals": self.of_all["literals"]} if series == "token-list" else {}
                 found.append((series, entry, series, Job(target, series, **self.of_all)))
         return found
+
+    def _null(self, target: Target, previous: Previous | None) -> list[_Entry]:
+        """None for the first of a layer, which has no unit before it."""
+        from nxtools.score.series import Job
+
+        if previous is None:
+            return []
+        entry: Record = {"name": "null", "scores": [], "explanation_of": previous.name}
+        if previous.pattern is not None:
+            entry["text"] = previous.pattern
+            job = Job(target, "null", text=previous.pattern, **self.of_all)
+            return [("null", entry, "pattern", job)]
+        if previous.words is None:
+            return []
+        entry["text"] = previous.words["text"]
+        words = previous.words | {"simulations": list(previous.simulations)}
+        return [("null", entry, simulator, job) for simulator, job in self._predictions(target, words)]

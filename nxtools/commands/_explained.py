@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from nxtools.records import Failure
     from nxtools.stream import Record
 
 HUMAN = "human"  # the explainer of what people wrote
-PREVIOUS = "\0previous"  # where a unit carries the text it is to be compared with; never written
+PREVIOUS = "\0previous"  # where a unit carries what it is to be compared with; never written
 
 
-def with_previous(units: Iterable[Record]) -> Iterator[Record]:
-    """Gives each unit the explanation of the unit before it in its layer, for the null."""
-    before: Record | None = None
+class Previous(NamedTuple):
+    """The unit before in the layer: its name, and its first explanation where that is a pattern, or else as
+    the record, for models to simulate; `simulations`, once they have.
+    """
+
+    name: str
+    pattern: str | None
+    words: Record | None = None
+    simulations: Sequence[Record] = ()
+
+
+def with_previous(units: Iterable[Record], most: int = 0) -> Iterator[Record]:
+    """Gives each unit the explanation of the unit before it in its layer, for the null; one in words to the
+    first `most` units of a layer that have one themselves.
+    """
+    before: tuple[Record, Record | None] | None = None
+    given: Counter[object] = Counter()  # by layer
     for unit in units:
-        if before is not None and before["unit"]["layer"] == unit["unit"]["layer"]:
-            unit[PREVIOUS] = (f"{before['unit']['layer']}:{before['unit']['index']}", _first_text(before))
-        before = {"unit": unit["unit"], "explanations": unit.get("explanations")}
+        own = None if unit.get("dead") or unit.get("error") else _first(unit)
+        if before is not None and before[0]["layer"] == unit["unit"]["layer"]:
+            place, other = before
+            pattern = None if other is None else _pattern_of(other)
+            words = other if pattern is None and own is not None and given[place["layer"]] < most else None
+            given[place["layer"]] += words is not None
+            unit[PREVIOUS] = Previous(f"{place['layer']}:{place['index']}", pattern, words)
+        before = unit["unit"], own
         yield unit
 
 
-def _first_text(unit: Record) -> str | None:
-    """The pattern of a unit's first explanation, if it is one, which can be run on another unit."""
+def _first(unit: Record) -> Record | None:
+    """A unit's first explanation, without what others made of it."""
     for explanation in unit.get("explanations") or ():
         if not isinstance(explanation, dict) or "candidate" in explanation:
             continue
         if isinstance(explanation.get("text"), str):
-            return _pattern_of(explanation)
+            return {key: value for key, value in explanation.items() if key not in ("scores", "simulations")}
     return None
 
 

@@ -21,17 +21,19 @@ SOMETIMES = ("paraphrase", "truth", "unrevised", HUMAN)
 class Scoring:
     """Units on their way to a method and from it. wanted: the series, the explanation first."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], nulls: int = 0) -> None:
+        """nulls: units of a layer whose null a language model simulates."""
         from nxtools.score.series import SERIES, TABLES
 
         by_name = {"all": (*SERIES, *TABLES), "null": ("explanation", "null"), "none": ("explanation",)}
         self.wanted: tuple[str, ...] = by_name[options["baselines"]]
+        self._nulls = nulls
         self._transfer, self._rated = transfer_of(options), Rated(options["ratings"])
 
     def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
         """With the explanations of another run in place of their own, judgements, and what the null needs."""
         units = self._rated.prepare(units if self._transfer is None else self._transfer(units))
-        return with_previous(units) if "null" in self.wanted else units
+        return with_previous(units, self._nulls) if "null" in self.wanted else units
 
     def each(self, unit: Record) -> None:
         self._rated.each(unit)

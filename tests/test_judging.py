@@ -110,10 +110,14 @@ def test_wrong_marks_are_as_many_and_on_other_tokens(values: list[list[float]]) 
 # The random pool behind the line
 
 
-def pooled(store: Store, seed: int = 0) -> tuple[str, dict[str, Any]]:
-    """A pool of 60 and 40 excerpts, and the maxima on them. Unit 1 mostly fires with unit 0, unit 2 never."""
-    rng, rows, ids = np.random.default_rng(seed), {}, {}
+def pooled(store: Store, held_out: Any = None) -> tuple[str, dict[str, Any]]:
+    """A pool of 60 and 40 excerpts, and the values on them. Unit 1 mostly fires with unit 0, unit 2 never.
+
+    held_out: chance for the 40, if it is to be another.
+    """
+    rng, rows, ids = np.random.default_rng(0), {}, {}
     for which, count in (("evidence", 60), ("held-out", 40)):
+        rng = held_out if which == "held-out" and held_out is not None else rng
         fires = rng.random((3, count)) < 0.5
         fires[1] = fires[0] ^ (rng.random(count) < 0.2)
         fires[2] = ~fires[0]
@@ -163,9 +167,11 @@ def test_similar_are_units_whose_maxima_on_evidence_correlate(tmp_path: Path) ->
     store = Store(tmp_path)
     digest, rows = pooled(store)
     expected = np.corrcoef(rows["evidence"].max(axis=2))[0]
-    ((other, like),) = Similar().nearest(shared(store, digest), 0, "+")
-    assert (other, like) == (1, pytest.approx(expected[1], abs=1e-3))  # the pool is kept as float16
+    found = Similar().nearest(shared(store, digest), 0, "+")
+    assert found == [(1, pytest.approx(expected[1], abs=1e-3))]  # the pool is kept as float16
     assert expected[2] < 0
+    other = pooled(store, held_out=np.random.default_rng(9))[0]
+    assert other != digest and Similar().nearest(shared(store, other), 0, "+") == found
 
 
 def test_in_fuzzing_the_tokens_of_the_similar_unit_are_the_wrong_ones(tmp_path: Path) -> None:

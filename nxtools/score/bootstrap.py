@@ -120,7 +120,7 @@ def student_between(freedom: float) -> float:
     if below == freedom or below >= MAX_FREEDOM:
         return student(below)
     share = (1 / freedom - 1 / (below + 1)) / (1 / below - 1 / (below + 1))
-    return student(below) ** share * student(below + 1) ** (1 - share)
+    return float(student(below) ** share * student(below + 1) ** (1 - share))
 
 
 def effective(weights: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Pictures of the report for the docs, in docs/images: `make screenshots`, after `make demo`.
+"""Pictures of the report and the terminal for the docs, in docs/images: `make screenshots` after `make demo`.
 
     python docs/screenshots.py demo/scored.jsonl
 
@@ -7,6 +7,8 @@ The start page is that of the demo. The unit is connected and silenced before, s
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ def main() -> None:
         piped([["nx-view", "-o", str(part)]], b"".join(near).replace(lines[place], more))
         photographed(whole, "start", "#/", ".units tbody tr")
         photographed(part, "unit", "#/unit/1:287", ".excerpt")
+    in_terminal(more)
 
 
 def piped(commands: list[list[str]], given: bytes) -> bytes:
@@ -58,6 +61,25 @@ def photographed(report: Path, name: str, address: str, ready: str) -> None:
             path = IMAGES / f"{name}-{theme}.png"
             page.screenshot(path=path)
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def in_terminal(unit: bytes) -> None:
+    """What a terminal of 80 columns shows of a unit, drawn as a browser draws text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    os.environ |= {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color", "COLUMNS": "80"}
+    shown = Text.from_ansi(piped([["nx-view", "--random", "1", "--excerpts", "2"]], unit).decode())
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(shown, no_wrap=True, crop=False, overflow="ignore")
+    body = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+    style = (
+        "body { background: #1c1c1c; color: #ddd; margin: 16px } pre { font: 15px/1.2 monospace; margin: 0 }"
+    )
+    with browser() as opened:
+        page = opened.new_page(viewport={"width": 760, "height": 900})
+        page.set_content(f"<style>{style}</style>{body}")
+        page.screenshot(path=IMAGES / "terminal.png", full_page=True)
 
 
 if __name__ == "__main__":

@@ -192,11 +192,15 @@ def _scale(page: Record) -> float:
 
 
 def _figures(page: Record) -> Iterator[float]:
-    """All scores, and where their intervals begin."""
-    for entry in [*page["explanations"], *page["baselines"]]:
-        for score in entry["scores"]:
-            for figure in score.get("figures", []):
-                yield from (value for value in (figure["value"], figure["low"]) if value is not None)
+    """All scores that are drawn, and where their intervals begin."""
+    drawn = [
+        figure for told in page["explanations"] for s in told["scores"] for figure in s.get("figures", [])
+    ]
+    drawn += [
+        figure for each in page["baselines"] for s in each["scores"] for figure in s.get("figures", [])[:1]
+    ]
+    for figure in drawn:
+        yield from (value for value in (figure["value"], figure["low"]) if value is not None)
 
 
 def _number(key: str, value: float) -> str:

@@ -19,6 +19,7 @@ from tiny_models import FAMILIES, LAYERS, NEURONS, VOCABULARY, WIDTH, build
 from nxtools.errors import InputError
 from nxtools.stage import Failure
 from nxtools.store import question_digest
+from nxtools.subject.alike import SAME, leaders
 from nxtools.subject.connecting import Connector
 from nxtools.subject.connections import Connecting, VectorFile, Vectors
 from nxtools.subject.identity import weights_fingerprint
@@ -31,6 +32,7 @@ Record = dict[str, Any]
 
 TEXTS = [f" {token}" for token in range(VOCABULARY)]
 LIST = 7
+SIDES = ("positive", "negative")
 
 
 def wiring_of(model: Any, module: str | None = None) -> Wiring:
@@ -183,6 +185,32 @@ def test_tokens_without_a_text_are_not_listed() -> None:
     for name in ("output_tokens", "input_tokens"):
         assert found[name]["of"] == 39
         assert all(0 < one["id"] < 40 for side in ("positive", "negative") for one in found[name][side])
+
+
+def test_tokens_that_cannot_be_told_apart_are_listed_once() -> None:
+    model = build("gpt2")
+    with torch.no_grad():
+        wte = model.transformer.wte.weight
+        wte[20:40] = wte[30] * torch.linspace(4, 0.5, 20)[:, None]
+        wte[100:260] = wte[100] + 0.01 * torch.randn(160, WIDTH, generator=torch.Generator().manual_seed(1))
+    found = answers(wiring_of(model), [job(1, index) for index in range(NEURONS)])
+    lists = [one[name] for one in found for name in ("output_tokens", "input_tokens")]
+    assert {one["of"] for one in lists} == {VOCABULARY - 19 - 159}
+    shown = {e["id"]: e.get("alike") for one in lists for side in SIDES for e in one[side]}
+    assert shown[20] == 19 and shown[100] == 159
+    assert {alike for token, alike in shown.items() if token not in (20, 100)} == {None}
+
+
+def test_who_is_alike_is_what_comparing_all_pairs_says() -> None:
+    chance = torch.Generator().manual_seed(2)
+    rows = torch.randn(400, 64, generator=chance)
+    for first, size, noise in ((0, 30, 1e-3), (50, 2, 0.02), (200, 150, 0.05)):
+        rows[first : first + size] = rows[first] + noise * torch.randn(size, 64, generator=chance)
+    tokens = torch.arange(3, 400)
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    near = unit @ unit.T > SAME
+    expected = [int(near[token, 3 : token + 1].nonzero()[0]) + 3 for token in tokens.tolist()]
+    assert leaders(rows, tokens).tolist() == expected
 
 
 def test_an_answer_does_not_depend_on_the_company() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nxtools.records import Failure
+from nxtools.subject.alike import Tokens, tokens_of
 from nxtools.subject.connections import Connecting
 from nxtools.subject.strongest import Strongest
 from nxtools.subject.wiring import NARROW, SPOKEN, Layer, Wiring
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 ASKS = 512  # worked on together: the model's weights pass by once for all of them
 ROWS = 64  # units in a product: a fixed shape, so that answers do not depend on the company
-TOKENS = 8192  # in a block
 PLACE = 1 << 32  # a unit's number is its layer times this and its index
 
 TOKEN_LISTS = ("output_tokens", "input_tokens")
@@ -45,15 +45,16 @@ class Connector:
         self._load = load
         self._of: tuple[str, str, str] | None = None
         self._wiring: Wiring | None = None
-        self._texts: Sequence[str] = ()
-        self._blocks: list[Block] = []
+        self._output, self._input = Tokens(), Tokens()
 
     def answer(self, pull: Pull) -> Iterator[Answered]:
         while asks := pull(ASKS):
             if self._wiring is None:
                 self._of = _subject(asks[0].payload)
-                self._wiring, self._texts = self._load(asks[0].payload)
-                self._blocks = _blocks(self._texts, self._wiring)
+                self._wiring, texts = self._load(asks[0].payload)
+                self._output = tokens_of(self._wiring.unembedding, texts)
+                if self._wiring.embedding is not None:
+                    self._input = tokens_of(self._wiring.embedding, texts)
             groups: dict[Any, list[Ask]] = defaultdict(list)
             for ask in asks:
                 failure = self._refused(ask.payload, self._wiring)
@@ -86,16 +87,16 @@ class Connector:
 
     def _answer(self, asks: list[Ask], wiring: Wiring) -> Answered:
         with torch.inference_mode():
-            bundle = _Bundle([ask.payload for ask in asks], wiring, self._blocks)
-            found = bundle.answers(self._texts)
+            bundle = _Bundle([ask.payload for ask in asks], wiring, self._output, self._input)
+            found = bundle.answers()
         return [(ask, _finite(record)) for ask, record in zip(asks, found, strict=True)]
 
 
 class _Bundle:
     """Up to ROWS units of one layer and kind, and the vectors with which they read and write the stream."""
 
-    def __init__(self, jobs: Sequence[Connecting], wiring: Wiring, tokens: Sequence[Block]) -> None:
-        self.jobs, self.wiring, self.tokens = jobs, wiring, tokens
+    def __init__(self, jobs: Sequence[Connecting], wiring: Wiring, output: Tokens, input: Tokens) -> None:
+        self.jobs, self.wiring, self.output, self.input = jobs, wiring, output, input
         self.first = jobs[0]
         self.layer = wiring.layers[self.first.layer]
         self.space = None if self.first.vectors is None else self.first.vectors.space
@@ -151,18 +152,14 @@ class _Bundle:
 
     # What they are connected with
 
-    def answers(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self) -> list[dict[str, Any]]:
         """For each job its lists, and under `absent` why some are not there."""
         found: dict[str, Any] = {}
         absent: dict[str, str] = {}
-
-        def named(token: int) -> dict[str, Any]:
-            return {"id": token, "token": texts[token]}
-
         wanted: list[tuple[str, Callable[[], Any]]] = []
         if self.first.tokens:
-            wanted.append(("output_tokens", lambda: self._output_tokens().records(named, centred=True)))
-            wanted.append(("input_tokens", lambda: self._input_tokens().records(named)))
+            wanted.append(("output_tokens", self._output_tokens))
+            wanted.append(("input_tokens", self._input_tokens))
         if self.first.units:
             wanted.append(("upstream", self._upstream))
             wanted.append(("downstream", self._downstream))
@@ -188,28 +185,28 @@ class _Bundle:
     def _is_gated(self) -> bool:
         return self.space != "stream" and self.layer.is_gated
 
-    def _output_tokens(self) -> Strongest:
+    def _output_tokens(self) -> list[dict[str, Any]]:
         if self.writes is None:
             raise _Absent(self.absent["writes"])
         if self.wiring.final is None:
             raise _Absent(SPOKEN)
         rows = self.writes * self.wiring.final
         strongest = Strongest(ROWS, self.first.tokens, self.wiring.device)
-        for ids, rows_of in self.tokens:
+        for ids, rows_of in self.output.blocks:
             strongest.add(rows @ self.wiring.unembedding[rows_of].float().T, ids)
-        return strongest
+        return strongest.records(self.output.named, centred=True)
 
-    def _input_tokens(self) -> Strongest:
+    def _input_tokens(self) -> list[dict[str, Any]]:
         if not self.reads:
             raise _Absent(self.absent["reads"])
         if self.wiring.embedding is None:
             raise _Absent(NARROW)
         strongest = Strongest(ROWS, self.first.tokens, self.wiring.device)
-        for ids, rows_of in self.tokens:
+        for ids, rows_of in self.input.blocks:
             tokens = self.wiring.embedding[rows_of]
             values = self._gated(tokens) if self._is_gated else self.reads["input"] @ tokens.float().T
             strongest.add(values, ids)
-        return strongest
+        return strongest.records(self.input.named)
 
     def _gated(self, tokens: Tensor) -> Tensor:
         """(ROWS, n): what the units say when the stream holds an embedding (n, d) and nothing else."""
@@ -277,20 +274,6 @@ def _finite(answer: dict[str, Any]) -> dict[str, Any] | Failure:
     if all(math.isfinite(one["sd"]) for one in lists):
         return answer
     return Failure("connect", "non-finite", "the subject's weights are not finite")
-
-
-Block = tuple[Tensor, Tensor | slice]  # token ids, and the rows of an embedding that they are
-
-
-def _blocks(texts: Sequence[str], wiring: Wiring) -> list[Block]:
-    """The tokens that have a text; where all of a block do, its rows are looked at and not copied."""
-    vocabulary = wiring.vocabulary
-    known = [token for token, text in enumerate(texts[:vocabulary]) if text]
-    blocks: list[Block] = []
-    for ids in torch.split(torch.tensor(known, dtype=torch.long, device=wiring.device), TOKENS):
-        first, last = (int(ids[0]), int(ids[-1]) + 1) if len(ids) else (0, 0)
-        blocks.append((ids, slice(first, last) if last - first == len(ids) else ids))
-    return blocks
 
 
 def _subject(job: Connecting) -> tuple[str, str, str]:

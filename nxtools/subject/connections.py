@@ -16,7 +16,7 @@ from nxtools.errors import InputError
 
 Floats = NDArray[np.float32]
 
-VERSION = 1  # of the question: raise it when an answer would come out differently
+VERSION = 2  # of the question: raise it when an answer would come out differently
 
 # Where the vectors of a file live, by the names they have in it; those with a `True` are stored transposed.
 NAMES = {

@@ -9,7 +9,6 @@ products are known up to a positive factor. A gated neuron reads twice: what ope
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
@@ -111,15 +110,6 @@ class Wiring:
             self.unembedding: Tensor = _weights(subject.speaker.get_output_embeddings())  # type: ignore[operator]
             spoken = last is not None and self.unembedding.shape[1] == width
             self.final = _gain(last, state) if last is not None and spoken else None
-
-    @property
-    def vocabulary(self) -> int:
-        return len(self.unembedding) if self.embedding is None else min(map(len, self._tables()))
-
-    def _tables(self) -> Iterator[Tensor]:
-        yield self.unembedding
-        if self.embedding is not None:
-            yield self.embedding
 
 
 def _layer(site: Site, seen: Seen, state: Tensor, behind: Any) -> Layer:

@@ -203,6 +203,9 @@ def test_an_explainer_that_sees_only_all_finds_not_all_by_itself(looped: Looped)
     held_out, widened = new["revision"]["top_and_random"], new["revision"]["widened"]
     assert widened["before"] < held_out["before"] < held_out["after"]
     assert widened["before"] < widened["after"]
+    # docs/commands/nx-revise.md says these.
+    assert [held_out["before"], widened["before"]] == pytest.approx([0.71, 0.67], abs=0.005)
+    assert held_out["after"] == widened["after"] == 1.0
     # nx-score, which simulates for itself, says the same of the held-out excerpts.
     scores = [entry["scores"][0]["top_and_random"] for entry in (old, new)]
     assert scores == pytest.approx([held_out["before"], held_out["after"]], abs=1e-4)

@@ -232,6 +232,7 @@ def test_what_has_no_score_is_left_out_and_what_is_on_no_line_is_counted() -> No
     assert people.figures(column)["spearman"].value is None  # all scores are equal
     assert people.figures(column)["preferred"].value == 0.5  # c before a, of equal scores
     assert (people.without(column), people.unknown) == (1, 1)
+    assert people.lines()[-2].split() == ["rated", "without", "a", "score", "1"]
     assert people.lines()[-1] == "1 judged explanations are on no line"
 
 

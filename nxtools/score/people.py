@@ -147,6 +147,9 @@ class People:
             cells = [_cell(figures.get(name)) for figures in told.values()]
             if any(cells):
                 rows.append([_NAMES.get(name, f"  {name}"), *cells])
+        without = [self.without(column) for column in self.columns()]
+        if any(without):
+            rows.append(["rated without a score", *map(str, without), *[""] * (len(told) - len(without))])
         lines = aligned(rows)
         if self.unknown:
             lines.append(f"{self.unknown:,} judged explanations are on no line")

@@ -22,7 +22,11 @@ function connectionSection({ page, rows }) {
   const named = (one) =>
     one.token === undefined
       ? unitLink(one.unit, known)
-      : [token(one.token), one.token.includes("\ufffd") && el("small", {}, ` ${one.id}`)];
+      : [
+          token(one.token),
+          one.token.includes("\ufffd") && el("small", {}, ` ${one.id}`),
+          one.alike && el("small", { title: "tokens that the weights cannot tell from it" }, ` and ${count(one.alike)} alike`),
+        ];
   const pair = ([highest, lowest], lists, part) =>
     [
       [highest, lists.positive],
@@ -40,9 +44,14 @@ function connectionSection({ page, rows }) {
           : el("p", { class: "missing" }, "None."),
       ),
     );
-  const spread = ({ sd, of }) =>
+  const spread = ({ sd, of, through }) =>
     typeof sd === "number" &&
-    el("p", { class: "note" }, `Standard deviation ${exact(sd)} over ${many(of, "weight")}.`);
+    el(
+      "p",
+      { class: "note" },
+      `Standard deviation ${exact(sd)} over ${many(of, "weight")}.`,
+      through === "mlp" && " The unit's value where the residual stream holds the token alone.",
+    );
   const parts = (name, of) =>
     (of.positive ? [[null, of]] : Object.entries(of)).map(([part, lists]) => [
       pair(LISTS[name], lists, part === "input" ? null : part),

@@ -80,7 +80,13 @@ function distribution(series, { figure }) {
             Plot.line(outlined(bins), { x: "x", y: "y", stroke: colour, strokeWidth: 1.75 }),
           ),
         Plot.ruleY([0]),
-        Plot.dot(means, { x: ({ all }) => all.mean, y: 0, fill: "colour", stroke: "var(--surface)", r: 4.5 }),
+        Plot.dot([...means].reverse(), {
+          x: ({ all }) => all.mean,
+          y: 0,
+          fill: "colour",
+          stroke: "var(--surface)",
+          r: 4,
+        }),
       ],
     }),
     main &&
@@ -146,7 +152,8 @@ function byLayer(series, { figure }) {
           y: "mean",
           fill: "colour",
           stroke: "var(--surface)",
-          r: 4,
+          strokeWidth: 0.75,
+          r: 3.25,
           title: (row) =>
             `${row.name}, layer ${row.layer}: ${plusMinus(row.mean, row.low, row.high)} (n = ${row.units})`,
         }),

@@ -114,10 +114,11 @@ function tiles(scores, counts) {
       el("span", { class: "label" }, label),
       el("span", { class: "note" }, note),
     );
-  const averaged = ({ mean: value, low, high }) => [
-    fixed(value),
-    typeof low === "number" && el("small", {}, ` ±${fixed((high - low) / 2)}`),
-  ];
+  const averaged = ({ mean: value, low, high }) => {
+    const margin = typeof low === "number" ? (high - low) / 2 : null;
+    const digits = margin !== null && margin < 0.01 ? 3 : 2;
+    return [fixed(value, digits), margin !== null && el("small", {}, ` ±${fixed(margin, digits)}`)];
+  };
   return [
     mean && tile(averaged(mean), `mean score, ${measure.name}`, `n = ${count(mean.units)}, 95% interval`),
     chance &&

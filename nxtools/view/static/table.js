@@ -1,6 +1,6 @@
 // The table of all units: search, filters, sorting, one screenful of rows at a time.
 
-const LETTERS = 200; // of an explanation in the table: two lines
+const LETTERS = 150; // of an explanation in the table: two lines
 const STATES = [
   ["", "all"],
   ["alive", "that fire"],

@@ -25,7 +25,12 @@ function connectionSection({ page, rows }) {
       : [
           token(one.token),
           one.token.includes("\ufffd") && el("small", {}, ` ${one.id}`),
-          one.alike && el("small", { title: "tokens that the weights cannot tell from it" }, ` and ${count(one.alike)} alike`),
+          one.alike &&
+            el(
+              "small",
+              { title: "tokens that the weights cannot tell from it" },
+              ` and ${count(one.alike)} alike`,
+            ),
         ];
   const pair = ([highest, lowest], lists, part) =>
     [

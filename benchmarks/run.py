@@ -26,6 +26,7 @@ def main() -> None:
     run("connecting.py")
     run("quality.py")
     run("baselines.py")
+    run("coverage.py")
     run("assistant.py")
     if subject and text:
         parted = ["--separator", separator] if separator else []

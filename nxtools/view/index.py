@@ -18,6 +18,8 @@ from nxtools.view.model import row
 from nxtools.view.overview import Overview
 from nxtools.view.report import Addresses
 
+BUFFER = 1 << 20  # bytes: lines are long
+
 
 class Changed(InputError):
     """A file is no longer the one that was read."""
@@ -34,7 +36,7 @@ class Lines:
         self.name = name
         with opened(name) as file:
             plain = name != "-" and stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not _is_zstd(file, name)
-            self._file = os.fdopen(os.dup(file.fileno()), "rb") if plain else _copied(file, name)
+            self._file = os.fdopen(os.dup(file.fileno()), "rb", BUFFER) if plain else _copied(file, name)
         self._stamp = _stamp(os.fstat(self._file.fileno())) if plain else None
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
@@ -71,7 +73,7 @@ def _is_zstd(file: Any, name: str) -> bool:
 
 
 def _copied(file: Any, name: str) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    copy = tempfile.TemporaryFile(buffering=BUFFER)  # noqa: SIM115
     for chunk in decompressed(chunks(file), name):
         copy.write(chunk)
     copy.flush()

@@ -89,7 +89,7 @@ def value(record: dict[str, Any], figure: str = "top_and_random") -> float | Non
 def test_it_says_what_was_run_and_how_well_it_did(page: Page, scored: dict[str, dict[str, Any]]) -> None:
     known = [found for one in scored.values() if (found := value(one)) is not None]
     tiles = page.locator(".tiles li").all_inner_texts()
-    assert tiles[0].startswith(f"{sum(known) / len(known):.2f} ±") and f"n = {len(known)}" in tiles[0]
+    assert tiles[0].startswith(f"{sum(known) / len(known):.3f} ±") and f"n = {len(known)}" in tiles[0]
     assert page.locator(".charts svg[role=img]").count() == 2
     assert "person" in page.locator("#run").inner_text()
     table = page.locator("#scores table")

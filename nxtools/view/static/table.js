@@ -30,16 +30,7 @@ function unitTable(selection) {
   function draw() {
     const { found, first } = selection;
     fill(head, columns().map(heading));
-    fill(
-      body,
-      found.slice(first, first + ROWS).map((row) =>
-        el(
-          "tr",
-          {},
-          columns().map((column) => cell(column, row)),
-        ),
-      ),
-    );
+    fill(body, found.slice(first, first + ROWS).map(line));
     const of = `${count(found.length)} of ${many(rows.length, "unit")}`;
     fill(count_, found.length ? of : `No unit is like this. ${of}`);
     const last = Math.min(first + ROWS, found.length);
@@ -55,6 +46,20 @@ function unitTable(selection) {
       el("span", {}, found.length ? `${count(first + 1)}–${count(last)} of ${count(found.length)}` : "none"),
       turn(first + ROWS, "Next", last < found.length),
     );
+  }
+
+  // Rows that were drawn once are kept: as somebody types, most stay.
+  const lines = new Map();
+  let shown = selection.measure;
+
+  function line(row) {
+    if (shown !== selection.measure) lines.clear();
+    shown = selection.measure;
+    if (!lines.has(row)) {
+      const cells = columns().map((column) => cell(column, row));
+      lines.set(row, el("tr", {}, cells));
+    }
+    return lines.get(row);
   }
 
   function columns() {

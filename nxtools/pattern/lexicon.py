@@ -37,6 +37,9 @@ class Lexicon:
         for id, text in enumerate(self.texts):
             if text is not None:
                 self._by_text.setdefault(text, []).append(id)
+        self._one = np.arange(len(self.texts))
+        for ids in self._by_text.values():
+            self._one[ids] = ids[-1]
         self._named: dict[Atom, Ids] = {}
         self._directions = None if embedding is None else _directions(embedding)
 
@@ -60,13 +63,10 @@ class Lexicon:
         The last one does: single bytes come first in a vocabulary, and a tokenizer hardly uses those that
         are a token as well.
         """
-        one = np.arange(len(self.texts))
-        for ids in self._by_text.values():
-            one[ids] = ids[-1]
-        return one
+        return self._one
 
     def cosines(self, ids: Ids, others: Ids | None = None) -> NDArray[np.float32]:
-        """(ids, others): of the embeddings of tokens, to all where no others are named. InputError without."""
+        """(ids, others): of embeddings, to all where no others are named. InputError without them."""
         if self._directions is None:
             raise InputError("`like` needs the subject's embedding")
         of_others = self._directions if others is None else self._directions[others]

@@ -115,12 +115,14 @@ def instead(of: str, answer: Script) -> Script:
     return lambda payload: answer(payload) if kind(payload) == of else helpful(payload)
 
 
-def mender(script: Script = helpful, dry: DryRun | None = None, **how: Any) -> tuple[Mender, Scripted]:
+def mender(
+    script: Script = helpful, dry: DryRun | None = None, sources: tuple[str, ...] = (), **how: Any
+) -> tuple[Mender, Scripted]:
     assistant = Scripted(script, ("chat", "slots"))
     asking = Asking(assistant, dry)
     engines = [dry or LocalEngine(function) for function in (activations, spelled)]
     nothing: Any = None
-    measuring = Measuring((), 100, 10, engines[0], lambda unit: None, nothing)
+    measuring = Measuring(sources, 100, 10, engines[0], lambda unit: None, nothing)
     settings: dict[str, Any] = {
         "writing": Writing(asking, engines[1], PROMPTS / "sentences.toml"),
         "lexicon": lambda unit: Lexicon(unit.vocabulary),
@@ -191,6 +193,14 @@ def test_rounds_end_when_nothing_is_better_and_show_all_that_was_found_before(st
     assert second.partition("It was said to react to: ")[2].startswith("all behind not")
     assert first.partition("Further texts:")[2] in second
     assert len(new["sentences"]) == 4  # the same were written again
+
+
+def test_nothing_is_asked_twice_even_without_a_store(tmp_path: Path) -> None:
+    sets = ("evidence", "validation", "held-out")
+    rows = [(which, pick, [*pairs, *[(" of", 0.0)] * sets.index(which)]) for which, pick, pairs in ROWS]
+    one, assistant = mender(rounds=3, candidates=2)
+    run(one.step, [told(rows)], Store(tmp_path / "none", mode="none"))
+    assert len(assistant.asked) == len(set(map(repr, assistant.asked))) > 15
 
 
 def test_each_side_is_revised_on_its_own(store: Store) -> None:
@@ -274,10 +284,11 @@ def test_excerpts_that_one_version_lacks_are_in_neither_score(store: Store) -> N
 
 
 def test_a_dry_run_counts_what_does_not_depend_on_answers(store: Store) -> None:
-    dry = DryRun()
-    one, assistant = mender(dry=dry)
-    run(one.step, [told()], store)
-    assert assistant.asked == [] and dry.calls == 3 + 3 + 1  # validation, held-out, sentences
+    for sources in ((), ("neighbours",)):
+        dry = DryRun()
+        one, assistant = mender(dry=dry, sources=sources)
+        run(one.step, [told()], store)
+        assert assistant.asked == [] and dry.calls == 3 + 3 + 1  # validation, held-out, sentences
 
 
 def test_units_without_a_subject_are_refused_before_anybody_is_paid(store: Store, run: Run) -> None:

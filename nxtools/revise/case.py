@@ -28,7 +28,8 @@ class Case:
     """evidence: what the explainer saw; sign: the side that is explained; view: next-token or activations.
 
     tested: what the reviser is shown besides; kept: what only scores see; roles: which of both, by name.
-    found: counterexamples for the line; sentences: those that were written, with what became of them.
+    found: counterexamples for the line; sentences: those that were written, with what became of them. said:
+    what was simulated, by text and names of excerpts.
     """
 
     unit: Unit
@@ -41,6 +42,7 @@ class Case:
     roles: dict[str, str] = field(default_factory=dict)
     found: list[Record] = field(default_factory=list)
     sentences: list[Record] = field(default_factory=list)
+    said: dict[tuple[str, tuple[str, ...]], Activations] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:

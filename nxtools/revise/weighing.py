@@ -27,10 +27,15 @@ class Weighing:
     simulate: Simulate
 
     def predicted(self, case: Case, version: Record, shown: Shown) -> Asked:
-        """What a version says of excerpts (n, tokens), or a failure."""
-        entry = case.entry(version["text"], version["scale"])
-        simulations = yield from self.simulate(case.unit, entry, shown)
-        return predicted(simulations, shown)
+        """What a version says of excerpts (n, tokens), or a failure. Asked once, with or without a store."""
+        known = version["text"], shown.excerpts
+        if known not in case.said:
+            entry = case.entry(version["text"], version["scale"])
+            found = predicted((yield from self.simulate(case.unit, entry, shown)), shown)
+            if isinstance(found, Failure):
+                return found
+            case.said[known] = found
+        return case.said[known]
 
     def validate(self, case: Case, version: Record) -> Asked:
         """Writes on a version what it is worth on validation, or why that is not known."""

@@ -250,6 +250,7 @@ def test_lines_that_others_wrote_are_found_too(made: Path, run: Run) -> None:
 def test_units_of_one_name_are_all_shown_or_told_apart_by_site(tmp_path: Path) -> None:
     records = [unit(0, 1, " not"), unit(0, 1, " if"), unit(0, 2, " not")]
     records[1]["unit"]["site"] = "layers.0/sae"
+    records[1]["unit"]["fingerprint"] = "sha256:0123456789"
     path = tmp_path / "two.jsonl"
     path.write_bytes(b"".join(map(dump, records)))
 
@@ -259,6 +260,7 @@ def test_units_of_one_name_are_all_shown_or_told_apart_by_site(tmp_path: Path) -
 
     assert places("0:1") == ["1", "2"]
     assert places("layers.0/sae/0:1") == ["2"]
+    assert places("23456789/layers.0/sae/0:1") == ["2"]
     assert places("mlp/0:1") == ["1"]
     assert places("1:1") == []
 

@@ -33,7 +33,7 @@ Line = tuple[str, bytes]  # `file:line` for messages, and its bytes
 
 @dataclass(frozen=True)
 class Wanted:
-    """A unit as people name it: `2:41`, or `mlp/2:41` where sites differ."""
+    """A unit as people name it: `2:41`, or `mlp/2:41` where sites differ, as in the report's addresses."""
 
     layer: int
     index: int
@@ -52,7 +52,8 @@ class Wanted:
 
     def matches(self, unit: Record) -> bool:
         same = unit.get("layer") == self.layer and unit.get("index") == self.index
-        return same and (self.site is None or self.site == unit.get("site"))
+        site, subject = str(unit.get("site", "")), str(unit.get("fingerprint", ""))[-8:]
+        return same and (self.site is None or self.site in (site, f"{subject}/{site}"))
 
 
 def record(line: Line) -> Record:

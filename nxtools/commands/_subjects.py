@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import click
+
+from nxtools.commands._base import family
 from nxtools.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,6 +19,19 @@ if TYPE_CHECKING:
     from nxtools.subject.reading import Reader
     from nxtools.subject.spelling import Speller
     from nxtools.subject.twin import Twin
+
+
+subject_options = family(
+    "The subject",
+    [
+        click.option(
+            "--subject", metavar="DIR|HUB_ID", help="The model under study  [default: by its name]."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+        click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only)."),
+    ],
+)
 
 
 class Asked(Protocol):
@@ -33,8 +49,7 @@ class Asked(Protocol):
 
 def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool = False) -> Subject:
     """The subject that a line names, or the one that the user names, which must be the same; a twin is made
-    of its subject again. `speaking`: with its unembedding. Takes the options subject, device,
-    trust_remote_code and allow_pickle. ModelError."""
+    of its subject again. `speaking`: with its unembedding. options: subject_options. ModelError."""
     from nxtools.subject.load import load_subject
 
     path, twin = _located(options, store, asked)

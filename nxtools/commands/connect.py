@@ -15,7 +15,7 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
-from nxtools.commands._subjects import Lazy
+from nxtools.commands._subjects import Lazy, subject_options
 from nxtools.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ nx-connect --vectors sae.safetensors --subject DIR latents.jsonl > connected.jso
     gives="the same lines with `connections`: tokens and units that a unit is tied to by weights",
 )
 @inputs_argument
-@click.option("--subject", metavar="DIR|HUB_ID", help="The model under study  [default: by its name].")
 @click.option(
     "--tokens", type=click.IntRange(0), default=10, show_default=True, help="Tokens a list, of each sign."
 )
@@ -55,9 +54,7 @@ nx-connect --vectors sae.safetensors --subject DIR latents.jsonl > connected.jso
     metavar="FILE",
     help="Units are directions or latents: their vectors, a row each (.safetensors).",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
-@click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only).")
+@subject_options
 @shared_options
 def main(**options: Any) -> int:
     """Say what a unit is connected with by weights: tokens that it promotes and suppresses, tokens that drive

@@ -14,6 +14,7 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.commands._subjects import subject_options
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ nx-contexts units.jsonl | jq -r '[.unit.layer,.unit.index,.contexts.shortest]|@t
     gives="the same lines with how much of their top activations each length of context preserves",
 )
 @inputs_argument
-@click.option("--subject", metavar="DIR|HUB_ID", help="The model under study  [default: by its name].")
 @click.option(
     "--lengths",
     default="1,2,4,8,16",
@@ -48,10 +48,8 @@ nx-contexts units.jsonl | jq -r '[.unit.layer,.unit.index,.contexts.shortest]|@t
     metavar="N,…",
     help="Tokens of context that are left, the strongest one included.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
-@click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only).")
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
+@subject_options
 @shared_options
 def main(**options: Any) -> int:
     """Cut the context before each unit's strongest tokens, run the subject on what is left, and keep the

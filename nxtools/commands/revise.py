@@ -26,6 +26,7 @@ from nxtools.commands._base import (
     run_units,
     shared_options,
 )
+from nxtools.commands._subjects import subject_options
 from nxtools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ nx-revise --explainer openai:gpt-4o-mini --simulator llama:qwen2.5-7b-base.gguf 
     metavar="MODEL",
     help=f"Who mends: {MODELS}, what is said in words; pattern mends patterns.",
 )
-@click.option("--subject", metavar="DIR|HUB_ID", help="The model under study  [default: by its name].")
 @click.option(
     "--from",
     "sources",
@@ -87,9 +87,6 @@ nx-revise --explainer openai:gpt-4o-mini --simulator llama:qwen2.5-7b-base.gguf 
     "--rounds", type=click.IntRange(1), default=1, show_default=True, help="Revisions of revisions at most."
 )
 @click.option("--literals", default=30, show_default=True, help="Of patterns that do not say how many.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
-@click.option("--allow-pickle", is_flag=True, help="Load weights from .bin files (tensors only).")
 @click.option(
     "-j",
     "--jobs",
@@ -107,6 +104,7 @@ nx-revise --explainer openai:gpt-4o-mini --simulator llama:qwen2.5-7b-base.gguf 
 )
 @click.option("--sentences-prompt", metavar="FILE", help="The prompt file that asks for sentences.")
 @assistant_options
+@subject_options
 @shared_options
 def main(**options: Any) -> int:
     """Challenge each explanation with evidence that it was not made from, measured on the subject, mend it,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 _STEPS = 200  # points of a curve: finer than a line is wide
+_LEGEND, _HANDLE = 140, 9  # characters beside each other under a plot, and what a line before them takes
 
 Layers = Mapping[int, Estimate]
 
@@ -47,7 +48,9 @@ def draw(
         _shares(left, values, named, share)
         _by_layer(right, layers, named)
         handles, names = left.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, max(1, len(names))))
+        columns = max(1, min(4, len(names), _LEGEND // (max(map(len, names), default=0) + _HANDLE)))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+        figure.set_figheight(3.6 + 0.17 * (-(-len(names) // columns) - 1))
         _save(figure, path)
 
 
@@ -75,8 +78,9 @@ def _by_layer(axes: Axes, layers: Mapping[str, Layers], named: str) -> None:
             margins = [margin or 0.0 for _, _, margin in shown]
             axes.errorbar(at, means, yerr=margins, marker="o", markersize=3, capsize=2, **_style(place))
     numbers = sorted({layer for of_one in layers.values() for layer in of_one})
-    if len(numbers) <= 12:
+    if 0 < len(numbers) <= 12:
         axes.set_xticks(numbers)
+        axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel="layer", ylabel=_plain(f"mean {named}"), title="by layer, with 95% intervals")
     axes.grid(alpha=0.3)

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._explained import HUMAN, only_words, series_of, start_anew, with_baselines
+from nxtools.commands._explained import only_words, series_of, start_anew, with_baselines
 from nxtools.commands._pools import Pools
+from nxtools.commands._scoring import SOMETIMES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -54,7 +55,7 @@ class Judged:
         from nxtools.judge.figures import CHANCE, FIGURES
         from nxtools.judge.summary import JudgeSummary
 
-        series = ("explanation", "paraphrase", "truth", "unrevised", HUMAN, "null")
+        series = ("explanation", *SOMETIMES, "null")
         return JudgeSummary(self.method, self._figures or FIGURES, series, CHANCE)
 
     @property

@@ -281,6 +281,16 @@ def test_a_unit_with_everything(page: Page) -> None:
     assert "Nothing is known of what the weights connect it to" in page.locator("#connections").inner_text()
 
 
+def test_nobody_who_writes_is_shown_held_out_excerpts(page: Page, scored: dict[str, dict[str, Any]]) -> None:
+    page.evaluate("location.hash = '#/rate/1:9'")
+    shown = page.locator("#rate-excerpts [role=listbox]")
+    shown.first.wait_for()
+    expected = [e for e in scored["1:9"]["excerpts"] if e["set"] == "validation"]
+    texts = {"".join(e["tokens"]).replace("\n", "↵") for e in expected}
+    assert shown.count() == len(expected)
+    assert {"".join(strip.locator("[role=option]").all_inner_texts()) for strip in shown.all()} == texts
+
+
 def test_dead_and_failed_units_say_so(page: Page) -> None:
     for address, told in {"0:1": "dead: it never fires", "0:2": "failed: explain: nothing fires"}.items():
         go(page, address)

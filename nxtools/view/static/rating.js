@@ -84,10 +84,10 @@ function candidates({ explanations, baselines }) {
   return [...new Map(there.map(({ text, digest }) => [digest, { text, digest }])).values()];
 }
 
-// What nobody learned from, if the unit has that: the highest and the random ones.
+// Validation's: explanations were not made from them, and what somebody writes here is scored on held-out ones.
 function groupsToRate(groups) {
-  const held = groups.filter(({ set }) => set === "held-out");
-  return (held.length ? held : groups).filter(({ excerpts }) => excerpts.length);
+  const of = (name) => groups.filter(({ set, excerpts }) => set === name && excerpts.length);
+  return of("validation").length ? of("validation") : of("evidence");
 }
 
 // Before it begins, and the end

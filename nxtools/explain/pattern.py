@@ -112,7 +112,7 @@ def _floor(sign: str, *activations: NDArray[np.float32]) -> np.float32:
     if sign == "+-":
         return np.float32(0)
     turn = np.float32(1 if sign == "+" else -1)
-    lowest = min((float(np.nanmin(turn * a)) for a in activations if np.isfinite(a).any()), default=0.0)
+    lowest = min(float(np.fmin.reduce(turn * a, axis=None, initial=np.inf)) for a in activations)
     return turn * np.float32(lowest if -TAIL <= lowest < 0 else 0.0)
 
 

@@ -77,6 +77,7 @@ class Learner:
         self._place[self.kinds.ids] = np.arange(len(self.kinds.ids))
         self._place = self._place[same_text]
         self._validation_places = self._place[ids[validation_valid]]
+        self._validation_count = np.bincount(self._validation_places, minlength=len(self.kinds.ids))
         self._pool_before = tokens_before(self._place[pool_ids], pool_valid)
         self._validation_before = tokens_before(self._place[validation_ids], validation_valid)
 
@@ -154,14 +155,12 @@ class Learner:
 
     def _check(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Check:
         valid = ~np.isnan(own.activations)
-        places = self._place[own.ids[valid]]
+        places, size = self._place[own.ids[valid]], len(self.kinds.ids)
         known = places >= 0
-        places = np.concatenate([self._validation_places, places[known]])
-        values = np.concatenate([pool[self.validation_valid], own.activations[valid][known]])
-        weights = np.ones(len(places))
-        weights[len(self._validation_places) :] = own_weight
-        size = len(self.kinds.ids)
-        return Check(totals(places, weights, size), totals(places, weights * values, size))
+        places, values = places[known], own.activations[valid][known].astype(np.float64)
+        occurs = self._validation_count + own_weight * np.bincount(places, minlength=size)
+        shared = totals(self._validation_places, pool[self.validation_valid].astype(np.float64), size)
+        return Check(occurs, shared + own_weight * totals(places, values, size))
 
     def _before(
         self, own: Sample, validation: Sample, validation_pool: NDArray[np.float32], own_weight: float

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from browsing import browser, watched
+from conftest import UNITS as GOLDEN
 from viewed import HOSTILE, LAYERS, PER_LAYER, SCRIPT, lines
 
 from nxtools.commands.score import main as nx_score
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 UNITS = LAYERS * PER_LAYER
+UNITS_WITHOUT_SCORES = GOLDEN.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +314,24 @@ def test_hostile_strings_are_shown_and_do_nothing(page: Page) -> None:
     assert HOSTILE[3] in shown and HOSTILE[4] in shown and "\ufffd" in shown
     for place in range(len(HOSTILE)):
         page.locator("#excerpts [role=option]").nth(place).hover()
+
+
+@pytest.mark.parametrize("given", [b"", UNITS_WITHOUT_SCORES], ids=["no units", "units without scores"])
+def test_a_report_of_little_says_so(opened: Browser, tmp_path: Path, given: bytes) -> None:
+    (tmp_path / "units.jsonl").write_bytes(given)
+    with pytest.raises(SystemExit):
+        nx_view.main([str(tmp_path / "units.jsonl"), "-q", "-o", str(tmp_path / "report.html")])
+    page = opened.new_page()
+    seen = watched(page)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector(".count:has-text('of')")
+    assert "No unit has a score yet" in page.locator("#scores").inner_text()
+    page.get_by_role("button", name="Random unit").click()
+    if given:
+        page.wait_for_selector("h1:has-text('Unit 0:')")
+        assert "Nothing has explained this unit yet" in page.locator("#explanation").inner_text()
+    assert seen == []
+    page.close()
 
 
 # Colours

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 SUBJECT = ["--subject", str(ROOT / "samples" / "pydoc-1m")]
 SHOWN = b'"layer":1,"index":287,'  # waits for conditions
+TEXT = "If the file cannot be opened, an OSError is raised and nothing is written."
 BESIDE = 100  # units of the run on each side of it, in its report
 WINDOW = {"width": 1360, "height": 980}
 
@@ -35,9 +36,10 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         whole, part = Path(folder, "start.html"), Path(folder, "unit.html")
-        piped([["nx-view", "-o", str(whole)]], b"".join(lines))
+        piped([["nx-view", "--text", TEXT, *SUBJECT, "-o", str(whole)]], b"".join(lines))
         piped([["nx-view", "-o", str(part)]], b"".join(near).replace(lines[place], more))
         photographed(whole, "start", "#/", ".units tbody tr")
+        photographed(whole, "text", "#/text", ".under a")
         photographed(part, "unit", "#/unit/1:287", ".excerpt")
     in_terminal(more)
 

@@ -13,7 +13,7 @@ async function textPage(rest, settings) {
     { class: "texts" },
     el("div", { class: "hero" }, el("h1", {}, "Text to units"),
       el("p", {}, "Which units fire most at each token of a text: their activation as a share of the strongest that was recorded of them.")),
-    (source.ask || given.length > 1) && el("div", { class: "card" }, source.ask && typing(typed ?? "", "A text", "Show units", (text) => { location.hash = `#/text?t=${encodeURIComponent(text)}`; }), choices(given, typed ? -1 : place)),
+    (source.ask || given.length > 0) && el("div", { class: "card" }, source.ask && typing(typed ?? "", "A text", "Show units", (text) => { location.hash = `#/text?t=${encodeURIComponent(text)}`; }), choices(given, typed ? -1 : place)),
     found ? textOf(found) : !source.ask && el("p", { class: "missing" }, ASKED_FOR),
   );
 }

@@ -36,6 +36,7 @@ class Served:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self.warned: list[str] = []
         assert process.stdout is not None
         self.url = process.stdout.readline().decode().rstrip()
         match = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", self.url)
@@ -254,11 +255,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         served = Served.__new__(Served)
-        served.port, served.url = server.server_port, server.url
+        served.port, served.url, served.warned = server.server_port, server.url, warned
         yield served
         server.shutdown()
         thread.join()
-    assert warned == ["this is a bug: TypeError: unsupported operand type(s) for /: 'str' and 'int'"]
 
 
 def test_questions_are_answered_in_json(site: Served) -> None:
@@ -274,6 +274,7 @@ def test_questions_are_answered_in_json(site: Served) -> None:
     assert ask(b"{}", Origin="http://evil.example")[0] == 403
     assert ask(b"", **{"Content-Length": str(QUESTION_BYTES + 1)})[0] == 413  # before it is sent
     assert ask(b'"a bug"')[0] == 500
+    assert site.warned == ["this is a bug: TypeError: unsupported operand type(s) for /: 'str' and 'int'"]
     assert site.json("/parts/texts") == ["a part"]
     assert site.ask("/answers/echo")[0] == 404
 

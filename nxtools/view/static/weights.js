@@ -3,10 +3,10 @@
 const FIGURES = ["loss", "kl", "jsd"];
 
 const LISTS = {
-  output_tokens: ["Tokens that it promotes", "Tokens that it suppresses"],
+  output_tokens: ["Tokens it promotes", "Tokens it suppresses"],
   input_tokens: ["Tokens that excite it", "Tokens that inhibit it"],
-  upstream: ["Units before it that excite it", "Units before it that inhibit it"],
-  downstream: ["Units behind it that it excites", "Units behind it that it inhibits"],
+  upstream: ["Upstream, exciting it", "Upstream, inhibiting it"],
+  downstream: ["Downstream, excited", "Downstream, inhibited"],
 };
 
 function connectionSection({ page, rows }) {

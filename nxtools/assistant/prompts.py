@@ -35,7 +35,7 @@ class Leveled:
 @dataclass(frozen=True)
 class Example:
     """A worked example. silent: excerpts on which the unit does not fire. switch: from which token on a
-    simulation shows numbers. before, tested: of revisions, the explanation that is mended, and what tests it."""
+    simulation shows numbers. before, tested: of revisions, the explanation that is mended, what tests it."""
 
     explanation: str
     excerpts: tuple[Leveled, ...]

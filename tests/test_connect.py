@@ -160,6 +160,16 @@ def test_every_architecture_s_neurons_have_everything(family: str) -> None:
     assert all(one["positive"] and one["negative"] and one["sd"] > 0 for one in everything)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "olmo2"])
+def test_a_subject_in_half_precision_is_the_same_but_for_rounding(family: str) -> None:
+    whole, half = build(family), build(family).to(torch.bfloat16)
+    one, other = (answers(wiring_of(model), [job(1, 5)])[0] for model in (whole, half))
+    assert one.keys() == other.keys()
+    for name in ("output_tokens", "input_tokens"):
+        strongest, rounded = (found[name]["positive"][0] for found in (one, other))
+        assert rounded["weight"] == pytest.approx(strongest["weight"], rel=0.05)
+
+
 def test_the_gate_is_found_by_what_it_does_and_not_by_its_place() -> None:
     for family in ("phi3", "qwen2"):
         model = build(family)

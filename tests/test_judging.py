@@ -24,7 +24,7 @@ from nxtools.errors import ModelError
 from nxtools.judge import intruder
 from nxtools.judge.asked import read_written
 from nxtools.judge.choosing import Chosen, choose
-from nxtools.judge.figures import Verdict, figures, measure
+from nxtools.judge.figures import FIGURES, Verdict, figures, measure
 from nxtools.judge.judge import Judge, Judging
 from nxtools.judge.similar import Similar
 from nxtools.judge.surprisal import Surprisal
@@ -380,7 +380,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 def test_a_judge_that_is_always_right_has_an_interval_with_a_width() -> None:
     perfect = [Verdict(str(n), str(n), n < 5, n < 5, float(n < 5)) for n in range(10)]
     found = measure(perfect, "unit")
-    assert found.values == {"balanced_accuracy": 1.0, "f1": 1.0, "auroc": 1.0}
+    assert {found.values[name] for name in FIGURES} == {1.0}
+    assert found.record()["recall"] == [None, 1.0] * 5
     assert all(low < 0.9 and high == 1.0 for low, high in found.intervals.values())
     assert found.intervals == measure(perfect, "unit").intervals
     assert measure(perfect[:5], "unit").absent == {"balanced_accuracy": "no-silent", "auroc": "no-silent"}

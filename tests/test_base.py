@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import subprocess
 import textwrap
 from pathlib import Path
@@ -222,18 +223,26 @@ def test_python_m_names_the_commands(run: Run) -> None:
 def test_progress_on_a_terminal_keeps_to_its_line_and_leaves_whole_ones(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Units come over more than a second, so that both commands of the pipe show how far they are."""
-    slowly = f"for i in 1 2 3 4; do cat {UNITS}; sleep 0.4; done"
+    """Units come until both commands of the pipe have shown how far they are."""
     ours, theirs = pty.openpty()
     pipe = subprocess.Popen(
-        ["bash", "-c", f"({slowly}) | nx-explain | nx-simulate > out.jsonl"],
-        stdin=subprocess.DEVNULL,
+        ["bash", "-c", "nx-explain | nx-simulate > out.jsonl"],
+        stdin=subprocess.PIPE,
         stderr=theirs,
         env=environment,
         cwd=tmp_path,
     )
     os.close(theirs)
-    shown = b""
+    assert pipe.stdin is not None
+    shown, fed = b"", 0
+    while not all(re.search(rb"%b: \d+ units, " % name, shown) for name in (b"nx-explain", b"nx-simulate")):
+        assert fed < 3000, shown
+        pipe.stdin.write(UNITS.read_bytes())
+        pipe.stdin.flush()
+        fed += 3
+        while select.select([ours], [], [], 0.1)[0]:
+            shown += os.read(ours, 4096)
+    pipe.stdin.close()
     try:
         while data := os.read(ours, 4096):
             shown += data
@@ -241,7 +250,7 @@ def test_progress_on_a_terminal_keeps_to_its_line_and_leaves_whole_ones(
         pass
     os.close(ours)
     assert pipe.wait() == 0
-    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 12
+    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == fed
     rows = shown.decode().replace("\r\n", "\n").split("\n")
     assert rows.pop() == "", "the prompt finds a line of its own"
     assert len(rows) == 2, "one line of each command stays"

@@ -73,9 +73,9 @@ def _from_debian() -> None:
         apt = ["sudo", "-n", *apt]
     if not all(map(shutil.which, {apt[0], "apt-get"})):
         return
+    # The lists that are there may do when they cannot be renewed.
     for action in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        if subprocess.run([*apt, *action], check=False, stdin=subprocess.DEVNULL).returncode:
-            return
+        subprocess.run([*apt, *action], check=False, stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -183,7 +183,6 @@ def test_what_says_nothing_together_is_refused(run: Run) -> None:
         "--ascending": "--ascending says how to sort",
         "--sort max --figure pool": "--figure goes with --sort score or --sort gap",
         f"--sort max --evidence top=3 {UNITS}": "--evidence is for recordings",
-        f"--bulk nowhere {UNITS}": "--bulk nowhere is no folder",
         "--sort loudness": "'loudness' is not one of",
     }.items():
         done = run(f"nx-top {options}")

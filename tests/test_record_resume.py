@@ -254,6 +254,9 @@ def test_without_a_store_recordings_need_a_place(
     assert not Path(environment["NXTOOLS_CACHE"]).exists()
     pool = read(done.stdout)[0]["pool"]["blob"]
     assert Store(tmp_path / "here" / "here").has(pool)
+    elsewhere = run(f"{command} --no-cache --bulk here --layers 1 | nx-top --no-cache --bulk there")
+    assert elsewhere.returncode == 2 and b"--bulk there is no folder" in elsewhere.stderr
+    assert not (tmp_path / "here" / "there").exists(), "whoever reads recordings makes no folder for them"
 
 
 def test_in_a_bulk_folder_lies_all_that_lines_name(

@@ -19,7 +19,10 @@ KEPT = 2  # pools in memory: units come layer by layer
 
 
 def check_bulk(folder: str | None) -> None:
-    """Whoever reads recordings makes no folder for them."""
+    """UsageError: whoever reads recordings makes no folder for them.
+
+    To be asked when lines have come: the nx-record of the same pipe makes the folder before it writes any.
+    """
     if folder and not Path(folder).is_dir():
         raise UsageError(f"--bulk {folder} is no folder", hint="where nx-record --bulk put the recordings")
 
@@ -31,8 +34,6 @@ class Pools:
     """
 
     def __init__(self, command: str, cache: Path | str | None, mode: Mode, bulk: str | None) -> None:
-        """UsageError where the bulk folder is not there."""
-        check_bulk(bulk)
         self.command = command
         self.cache, self.mode, self.bulk = cache, mode, bulk
         self._open: dict[str, Shared | None] = {}
@@ -118,7 +119,7 @@ class Pools:
             return None
 
     def blob(self, digest: str) -> memoryview:
-        """A blob from where recordings lie. MissingBlob where it is gone."""
+        """A blob from where recordings lie. MissingBlob where it is gone, UsageError where the folder is."""
         *first, last = self._places()
         for store in first:
             if store.has(digest):
@@ -129,6 +130,7 @@ class Pools:
         from nxtools.store import Store
 
         if self._stores is None:
+            check_bulk(self.bulk)
             mode: Mode = "normal" if self.mode == "refresh" else self.mode
             bulk = [Store(self.bulk)] if self.bulk else []
             self._stores = [*bulk, Store(self.cache, mode=mode)]

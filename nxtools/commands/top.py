@@ -56,7 +56,6 @@ def main(**options: Any) -> int:
     beside random ones. Signed units get as many bottom excerpts as top ones unless bottom=N says otherwise.
     --sort puts interesting units first, and takes unit lines of later commands, too.
     """
-    from nxtools.commands._pools import check_bulk
     from nxtools.progress import Progress
     from nxtools.recordings.deal import Counts as Picks
     from nxtools.recordings.run import Run
@@ -65,7 +64,6 @@ def main(**options: Any) -> int:
     from nxtools.stream import Writer
 
     shared = Shared.of("nx-top", options)
-    check_bulk(options["bulk"])
     sorting = Sorting.of(options)
     wanted = {name: Picks.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
     lines = Lines(sorting=sorting.key is not None)
@@ -110,9 +108,11 @@ def _say_left_out(run: Run, progress: Progress) -> None:
 
 
 def _bulk(folder: str | None, store: Store) -> Store:
-    """Where recordings lie, and the pools made of them will."""
+    """Where recordings lie, and the pools made of them will. UsageError."""
+    from nxtools.commands._pools import check_bulk
     from nxtools.store import Store
 
+    check_bulk(folder)
     return Store(folder) if folder else store
 
 

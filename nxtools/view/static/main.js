@@ -149,11 +149,14 @@ function enter() {
 }
 
 async function turn() {
-  left.set(entry, scrollY);
+  // Two steps back may both have been taken before the first is heard of.
+  if (history.state?.entry !== entry) left.set(entry, scrollY);
   enter();
   await show();
   main.focus({ preventScroll: true });
-  requestAnimationFrame(() => scrollTo(0, left.get(entry) ?? 0));
+  // Charts are drawn when their room is known, behind the first frame: before that a page may be too short.
+  const down = left.get(entry) ?? 0;
+  requestAnimationFrame(() => requestAnimationFrame(() => scrollTo(0, down)));
 }
 
 function begin() {

@@ -33,7 +33,7 @@ demo: $(VENV)/base
 	@echo "Every neuron on a page of its own: $(CURDIR)/$(DEMO)/report.html"
 
 test: check $(VENV)/browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

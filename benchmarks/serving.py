@@ -21,7 +21,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pipe import run, timed
+from pipe import path_of, run, timed
 from reports import more
 
 PAGES = 100
@@ -59,7 +59,7 @@ def made(folder: str, options: argparse.Namespace) -> str:
 def served(units: Path) -> None:
     begun = time.perf_counter()
     process = subprocess.Popen(
-        ["nx-view", "-q", "--serve", "--port", "0", str(units)], stdout=subprocess.PIPE, text=True
+        [path_of("nx-view"), "-q", "--serve", "--port", "0", str(units)], stdout=subprocess.PIPE, text=True
     )
     url = process.stdout.readline().strip()
     wall = time.perf_counter() - begun

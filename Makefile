@@ -29,7 +29,7 @@ demo: $(VENV)/base
 	PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	nx-record --subject samples/pydoc-1m python-docs | nx-top | nx-explain | nx-score -o $(DEMO)/scored.jsonl
 	$(BIN)/python samples/show.py $(DEMO)/scored.jsonl
-	$(BIN)/nx-view $(DEMO)/scored.jsonl -o $(DEMO)/report.html
+	$(BIN)/nx-connect --subject samples/pydoc-1m $(DEMO)/scored.jsonl | $(BIN)/nx-view -o $(DEMO)/report.html
 	@echo "Every neuron on a page of its own: $(CURDIR)/$(DEMO)/report.html"
 
 test: check $(VENV)/browser

@@ -57,6 +57,8 @@ class Overview:
         for name, value in (recorded if isinstance(recorded, dict) else {}).items():
             if name != "plans":
                 self._note(name, value)
+            elif isinstance(value, list):  # a line names its text by the plan of how it was cut
+                self._note("text", ", ".join(f"plan {str(plan)[:16]}" for plan in value))
         for one in objects(record, "explanations", optional=True):
             self._note("explainer", _described(one.get("by")))
             for score in objects(one, "scores", optional=True):

@@ -27,12 +27,14 @@ def main() -> None:
     run("quality.py")
     run("baselines.py")
     run("coverage.py")
+    run("revising.py")
     run("assistant.py")
     if subject and text:
         parted = ["--separator", separator] if separator else []
         run("recording.py", "--subject", subject, *parted, text)
         run("quality.py", "--subject", subject, "--text", text, *parted)
         run("baselines.py", "--subject", subject, "--text", text, *parted)
+        run("revising.py", "--subject", subject, "--text", text, *parted, "--every", "19")
 
 
 def run(name: str, *arguments: str) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._assistants import check_unused, typed
-from nxtools.commands._base import Shared, engine_or_offline, family, run_units
+from nxtools.commands._base import Shared, family
+from nxtools.commands._running import engine_or_offline, run_units
 from nxtools.commands._scoring import SOMETIMES, Scoring
 from nxtools.errors import UsageError
 

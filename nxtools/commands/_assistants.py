@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import OfflineEngine, Shared, family, run_units
+from nxtools.commands._base import Shared, family
+from nxtools.commands._running import OfflineEngine, run_units
 from nxtools.errors import UsageError
 from nxtools.progress import Progress, warn
 from nxtools.stream import Writer, dump

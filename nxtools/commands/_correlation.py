@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nxtools.commands._assistants import Assisted, Ceilings, check_unused
-from nxtools.commands._base import Shared, engine_or_offline, run_units
+from nxtools.commands._base import Shared
 from nxtools.commands._explained import (
     PREVIOUS,
     Previous,
@@ -17,6 +17,7 @@ from nxtools.commands._explained import (
     with_baselines,
 )
 from nxtools.commands._judging import NULLS
+from nxtools.commands._running import engine_or_offline, run_units
 from nxtools.commands._scoring import SOMETIMES, Scoring
 
 if TYPE_CHECKING:

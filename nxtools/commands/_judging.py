@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._assistants import Assisted, check_unused, typed
-from nxtools.commands._base import Shared, engine_or_offline, family, run_units
+from nxtools.commands._base import Shared, family
+from nxtools.commands._running import engine_or_offline, run_units
 from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import Shared, engine_or_offline, family
+from nxtools.commands._base import Shared, family
+from nxtools.commands._running import engine_or_offline
 from nxtools.commands._viewing import lexicons
 from nxtools.errors import InputError, NxError, UsageError
 from nxtools.progress import warn

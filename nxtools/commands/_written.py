@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._base import Shared, run_units
+from nxtools.commands._base import Shared
 from nxtools.commands._explained import HUMAN as NAME
 from nxtools.commands._explained import with_explanation
+from nxtools.commands._running import run_units
 from nxtools.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nxtools.commands._base import (
-    Shared,
-    command,
-    engine_or_offline,
-    inputs_argument,
-    run_units,
-    shared_options,
-)
+from nxtools.commands._base import Shared, command, inputs_argument, shared_options
+from nxtools.commands._running import engine_or_offline, run_units
 from nxtools.commands._subjects import Lazy, subject_options
 from nxtools.errors import InputError
 

@@ -16,15 +16,9 @@ from nxtools.commands._assistants import (
     showing_options,
     typed,
 )
-from nxtools.commands._base import (
-    Shared,
-    command,
-    engine_or_offline,
-    inputs_argument,
-    run_units,
-    shared_options,
-)
+from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.commands._explained import with_explanation
+from nxtools.commands._running import engine_or_offline, run_units
 from nxtools.commands._written import HUMAN
 from nxtools.errors import UsageError
 

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, simulation_option
-from nxtools.commands._base import (
-    Shared,
-    command,
-    engine_or_offline,
-    inputs_argument,
-    run_units,
-    shared_options,
-)
+from nxtools.commands._base import Shared, command, inputs_argument, shared_options
+from nxtools.commands._running import engine_or_offline, run_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable

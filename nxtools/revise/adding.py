@@ -79,7 +79,11 @@ class Search:
         found = self._alone(residual, np.flatnonzero(free))
         found += self._pairs(residual, free & follows, 1, 0, room, heads)
         found += self._pairs(residual, (fitted.rank <= 1) & follows, 0, 1, room, heads)
-        return [(rate, steps) for rate, steps in found if steps not in taken]
+        return [
+            (rate, steps)
+            for rate, steps in found
+            if steps not in taken and not any(self.evidence.overlap(steps, other) for other in fitted.rules)
+        ]
 
     def _alone(self, residual: Floats, at: Numbers) -> list[tuple[float, Steps]]:
         gain = self._gains(self.evidence.tokens[at, 0], residual, at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Fitted:
     owner: Numbers
     rank: Floats
     error: float
-    below: list[int] = field(default_factory=list)  # the rule that would speak without each, -1: none
+    below: list[int]  # the rule that would speak without each, -1: none
+    held: dict[int, Numbers]  # of rules for items without a token: where each speaks for its item
 
 
 def specificity(steps: Steps) -> tuple[int, ...]:
@@ -83,22 +84,28 @@ class Evidence:
             found = self._matches[steps] = np.flatnonzero(holds)
         return found
 
+    def overlap(self, one: Steps, other: Steps) -> bool:
+        """Whether two rules for one item are equally specific and hold at one position: then the stronger one
+        speaks there, and which that is, is known when both have their values."""
+        tied = one != other and one[-1] == other[-1] and specificity(one) == specificity(other)
+        return tied and len(np.intersect1d(self.matches(one), self.matches(other))) > 0
+
     def fit(self, rules: list[Steps]) -> Fitted:
-        """Values: the mean of what is left to each rule, shrunk toward what would be said without it."""
+        """Values: the mean of what is left to each rule, shrunk toward what would be said without it.
+
+        Of rules that overlap, the later one has what both match."""
         rules = sorted(rules, key=lambda steps: (specificity(steps), len(steps)))
         named = [place for place, steps in enumerate(rules) if steps[-1].form == "token"]
-        others = [place for place, steps in enumerate(rules) if steps[-1].form != "token"]
         owner = np.full(len(self.values), -1, np.intp)
         rank = np.zeros(len(self.values))
         values = np.zeros(len(rules))
         below = [-1] * len(rules)
         for place in named:
             at = self.matches(rules[place])
-            before = owner[at]
-            if len(at) and before.max() >= 0:
-                below[place] = int(np.bincount(before[before >= 0]).argmax())
+            below[place] = _commonest(owner[at])
             owner[at], rank[at] = place, rank_of(rules[place])
-        base, otherwise = self._background(rules, others, values, owner < 0)
+        held = self._held(rules, below)
+        base, otherwise = self._background(held, below, values, owner < 0)
         predicted = base.copy()
         weighted = np.bincount(owner + 1, self.weights, len(rules) + 1)[1:]
         trust = trusted(weighted, np.bincount(owner + 1, self.squares, len(rules) + 1)[1:])
@@ -110,31 +117,56 @@ class Evidence:
         mine = owner >= 0
         predicted[mine] = values[owner[mine]]
         error = float((self.weights * (self.values - predicted) ** 2).sum())
-        return Fitted(rules, values, otherwise, predicted, owner, rank, error, below)
+        return Fitted(rules, values, otherwise, predicted, owner, rank, error, below, held)
+
+    def _held(self, rules: list[Steps], below: list[int]) -> dict[int, Numbers]:
+        """For items without a token, where each of their rules speaks for its item, if no token is named."""
+        places: dict[Atom, list[int]] = {}
+        for place, steps in enumerate(rules):
+            if steps[-1].form != "token":
+                places.setdefault(steps[-1], []).append(place)
+        held: dict[int, Numbers] = {}
+        for of_item in places.values():
+            owner = np.full(len(self.values) if len(of_item) > 1 else 0, -1, np.intp)
+            for place in of_item if len(of_item) > 1 else ():
+                at = self.matches(rules[place])
+                below[place] = _commonest(owner[at])
+                owner[at] = place
+            for place in of_item:
+                at = self.matches(rules[place])
+                held[place] = at[owner[at] == place] if len(of_item) > 1 else at
+        return held
 
     def _background(
-        self, rules: list[Steps], others: list[int], values: Floats, free: NDArray[np.bool_]
+        self, held: dict[int, Numbers], below: list[int], values: Floats, free: NDArray[np.bool_]
     ) -> tuple[Floats, float]:
         """What items without a token say, one after the other, on what is left: they add up."""
         weights = np.where(free, self.weights, 0.0)
         total = weights.sum()
         otherwise = float((weights * self.values).sum() / total) if total else 0.0
-        steps = np.zeros(len(rules))
+        steps = np.zeros(len(values))
         base = np.full(len(self.values), otherwise)
-        for _ in range(3 if others else 0):
-            for place in others:
-                at = self.matches(rules[place])
+        for _ in range(3 if held else 0):
+            for place, at in held.items():
                 base[at] -= steps[place]
                 weight = weights[at]
                 trust = float(trusted(weight.sum(), np.where(weight > 0, self.squares[at], 0.0).sum()))
-                steps[place] = (weight * (self.values[at] - base[at])).sum() / (weight.sum() + trust)
+                prior = steps[below[place]] if below[place] >= 0 else 0.0
+                left = (weight * (self.values[at] - base[at])).sum() + trust * prior
+                steps[place] = left / (weight.sum() + trust)
                 base[at] += steps[place]
             shift = float((weights * (self.values - base)).sum() / total) if total else 0.0
             otherwise += shift
             base += shift
-        for place in others:
+        for place in held:
             values[place] = otherwise + steps[place]
         return base, otherwise
+
+
+def _commonest(owners: Numbers) -> int:
+    """The rule that most positions have, -1 where none has any."""
+    ruled = owners[owners >= 0]
+    return int(np.bincount(ruled).argmax()) if len(ruled) else -1
 
 
 def trusted(weights: Any, squares: Any) -> Any:

@@ -42,7 +42,7 @@ class Mender:
 
     def mend(self, rules: list[Steps], literals: int, steps: int) -> list[Steps]:
         """Rules with at most so many literals, from `rules`, in so many steps at most."""
-        best = self._filled(self._trimmed(list(dict.fromkeys(rules)), literals), literals, set())
+        best = self._filled(self._trimmed(self._apart(rules), literals), literals, set())
         refused: set[Steps] = set()
         for _ in range(steps):
             gone = self._least(best, refused)
@@ -61,8 +61,23 @@ class Mender:
         fitted = self.evidence.fit(rules)
         scale = float(np.abs(np.append(fitted.values, fitted.otherwise)).max()) or 1.0
         levels, rest = levels_around(fitted.values / scale, fitted.otherwise / scale)
+        for place in self._refusing(fitted, levels):
+            levels[place] = -1 if fitted.values[place] < 0 else 1
         said = tuple(Rule(steps, level) for steps, level in zip(fitted.rules, levels, strict=True))
         return Pattern(said, rest), scale
+
+    def _refusing(self, fitted: Fitted, levels: list[int]) -> list[int]:
+        """Rules whose 0 would be the answer where another item adds something to it."""
+        items = {place: fitted.rules[place][-1] for place in fitted.held}
+        return [
+            place
+            for place, item in items.items()
+            if levels[place] == 0
+            and any(
+                other != item and len(np.intersect1d(fitted.held[place], fitted.held[with_]))
+                for with_, other in items.items()
+            )
+        ]
 
     def shorter(self, rules: list[Steps]) -> list[Steps]:
         """Without the rule that costs least."""
@@ -78,20 +93,28 @@ class Mender:
         for place, steps in enumerate(fitted.rules):
             if steps in refused:
                 continue
+            low = fitted.below[place]
+            without = fitted.values[low] if low >= 0 else fitted.otherwise
             if steps[-1].form == "token":
                 at = np.flatnonzero(fitted.owner == place)
-                low = fitted.below[place]
-                without = fitted.values[low] if low >= 0 else fitted.otherwise
             else:
-                at = self.evidence.matches(steps)
+                at = fitted.held[place]
                 at = at[fitted.owner[at] < 0]
-                without = fitted.predicted[at] - (fitted.values[place] - fitted.otherwise)
+                without = fitted.predicted[at] + (without - fitted.values[place])
             weights, values = self.evidence.weights[at], self.evidence.values[at]
             loss = float((weights * ((values - without) ** 2 - (values - fitted.predicted[at]) ** 2)).sum())
             freed = len(steps) - (heads.count(steps[-1]) > 1)
             if loss / max(freed, 0.5) < lowest:
                 best, lowest = steps, loss / max(freed, 0.5)
         return best
+
+    def _apart(self, rules: list[Steps]) -> list[Steps]:
+        """Without one of each two rules that overlap, that which costs less: a person may have typed both."""
+        rules = list(dict.fromkeys(rules))
+        while tied := {s for s in rules if any(self.evidence.overlap(s, other) for other in rules)}:
+            gone = self._least(self.evidence.fit(rules), set(rules) - tied)
+            rules = [steps for steps in rules if steps != gone]
+        return rules
 
     def _trimmed(self, rules: list[Steps], literals: int) -> list[Steps]:
         while literals_of(rules) > literals:

@@ -37,7 +37,7 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 6  # of the question: raise it when a revision would come out differently
+VERSION = 7  # of the question: raise it when a revision would come out differently
 
 STRONG = 20  # new texts of each side that weigh as own ones do
 STEPS = 80

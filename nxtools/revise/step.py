@@ -90,9 +90,7 @@ class Reviser:
         """The revised explanation: every version, its counterexamples, and which became current and why."""
         how, pool = self.how, self.how.pool_digest(unit)
         by = explanation.get("by") or {}
-        budget = Budget(
-            int(by.get("literals", how.budget.literals)), by.get("characters", how.budget.characters)
-        )
+        budget = Budget(int(by["literals"]), by.get("characters")) if "literals" in by else how.budget
         text, scale = str(to_run(explanation)), float(explanation.get("scale") or _scale(unit))
         versions: list[Record] = [{"text": text, "scale": scale, "made": "before"}]
         found: list[Record] = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nxtools.pattern.adding import Adding
 from nxtools.pattern.before import Before
-from nxtools.pattern.evidence import Check, Evidence
+from nxtools.pattern.evidence import Check, Choice, gathered
 from nxtools.pattern.execute import execute, names
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.index import PoolIndex
@@ -18,7 +18,7 @@ from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.language import parse
 from nxtools.pattern.learn import Learned, Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.select import Search
+from nxtools.pattern.select import SETTLING, Search
 
 WORDS = [
     " all",
@@ -190,33 +190,86 @@ def test_the_running_sums_of_the_search_are_those_of_its_predictions(
     values = np.random.default_rng(seed).exponential(size=pool.size + mine.size)
     weights = np.random.default_rng(seed + 2).uniform(0.2, 3.0, len(values))
     trust = np.random.default_rng(seed + 3).uniform(0.5, 2.0, len(contexts) + 1)
-    of_pool = index.sums(weights[: pool.size])
-    search = Search(index, Evidence(contexts, values, weights, of_own, trust, of_pool), 2.0)
+    evidence = gathered(index, contexts, of_own, values, weights, trust, index.sums(weights[: pool.size]))
+    search = Search(evidence, 2.0)
     kinds = Kinds(LEXICON, index.contexts.token[: index.alone], index.alone)
     use_before = use_before and use_kinds
     if use_kinds:
         everything = np.bincount(pool.ravel(), minlength=len(WORDS))[kinds.ids].astype(float)
         search.consider(kinds, Check(everything, 5 * everything))
     rows = np.concatenate([index.of_position, of_own])
-    lengths = np.append(contexts.length, 0)
-    places = np.concatenate([index.of_position[:, 0], np.where(of_own[:, 0] < index.alone, of_own[:, 0], -1)])
+    replayed = Replayed(search, rows, values.copy())
+    places = np.concatenate([index.head, np.where(of_own[:, 0] < index.alone, of_own[:, 0], -1)])
     if use_before:
         check = [places[1:51], places[:50], values[1:51], np.ones(50)]  # as if they followed each other
-        search.adding = Adding(search, Before(kinds, np.roll(places, 1), *check), 1.0)
+        before = Before(kinds, np.roll(places, 1), *check)
+        search.adding = Adding(search, before, 1.0)
     for _ in range(8):
-        if search.step() is None:
+        if not (choices := search.step()):
             break
-        free = search.taken == 0
-        residuals = search.values - np.where(free, search.background[rows[:, 0]], search.predicted)
-        open = lengths[rows] > search.taken[:, None]
+        replayed.take(choices)
+        residuals, open = replayed.residuals(), replayed.open()
         for number in range(len(contexts)):
             takes = ((rows == number) & open).any(axis=1)
             assert search.sum[number] == pytest.approx((weights * residuals)[takes].sum(), abs=1e-6)
             assert search.weight[number] == pytest.approx(weights[takes].sum(), abs=1e-6)
-        for kind, atom in enumerate(kinds.atoms if search.kinds else []):
-            heads = np.isin(contexts.token[rows[:, 0]], LEXICON.ids(atom)) & free
+        for kind in range(len(kinds.atoms if search.kinds else [])):
+            heads = replayed.of_kind(kind) & replayed.free()
             assert search.kind_sum[kind] == pytest.approx((weights * residuals)[heads].sum(), abs=1e-6)
             assert search.kind_weight[kind] == pytest.approx(weights[heads].sum(), abs=1e-6)
+        if search.adding is not None:
+            assert search.adding.sum == pytest.approx(before.sums(weights * residuals), abs=1e-6)
+            assert search.adding.free == pytest.approx(before.sums(weights * replayed.free()), abs=1e-6)
+
+
+class Replayed:
+    """The same search position by position: what each is predicted, and the length of what took it."""
+
+    def __init__(self, search: Search, rows: NDArray[np.integer], values: NDArray[np.float64]) -> None:
+        self.search, self.rows, self.values = search, rows, values
+        self.weights = search.evidence.weights
+        self.predicted = np.full(len(values), float((self.weights * values).sum() / self.weights.sum()))
+        self.taken = np.zeros(len(values), dtype=int)
+
+    def residuals(self) -> NDArray[np.float64]:
+        return self.values - self.predicted
+
+    def free(self) -> NDArray[np.bool_]:
+        return self.taken == 0
+
+    def open(self) -> NDArray[np.bool_]:
+        """(positions, LONGEST): whether a context of that length would take the position."""
+        return self.taken[:, None] < np.arange(1, self.rows.shape[1] + 1)
+
+    def of_kind(self, kind: int) -> NDArray[np.bool_]:
+        assert self.search.kinds is not None
+        named = LEXICON.ids(self.search.kinds.atoms[kind])
+        return np.isin(self.search.contexts.token[self.rows[:, 0]], named)
+
+    def take(self, choices: list[Choice]) -> None:
+        shrink, trust = self.search.shrink, self.search.evidence.trust
+        for choice in choices:
+            if choice.kind >= 0:
+                self._take_kind(self.of_kind(choice.kind) & self.free(), shrink)
+            elif choice.before is not None:
+                self.values[choice.positions] -= self._step(choice.positions, shrink)
+            else:
+                takes = ((self.rows == choice.context) & self.open()).any(axis=1)
+                self.predicted[takes] += self._step(takes, trust[choice.context])
+                self.taken[takes] = self.search.contexts.length[choice.context]
+        if choices[0].kind < 0 and self.free().any():
+            self.predicted[self.free()] += self._step(self.free(), 0.0)
+
+    def _take_kind(self, members: NDArray[np.bool_], shrink: float) -> None:
+        free = self.free()
+        for _ in range(SETTLING):
+            step = self._step(members, shrink)
+            self.predicted[members] += step
+            self.predicted[free] -= step * self.weights[members].sum() / self.weights[free].sum()
+
+    def _step(self, positions: NDArray[np.generic], trust: float) -> float:
+        weights = self.weights[positions]
+        return float((weights * self.residuals()[positions]).sum() / (weights.sum() + trust))
 
 
 def test_contexts_are_all_suffixes_that_occur_twice() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import Atom, token
-from nxtools.pattern.index import Floats, Numbers, totals
+from nxtools.pattern.index import Floats, totals
 from nxtools.pattern.kinds import Kinds
+from nxtools.pattern.tree import Numbers
 
 
 def tokens_before(places: Numbers, valid: NDArray[np.bool_]) -> Numbers:
@@ -46,6 +47,12 @@ class Before:
         size = len(self.kinds.ids)
         of_tokens = totals(self.at + 1, values, size + 1)[1:]
         return np.concatenate([of_tokens, self.kinds.sums(of_tokens)])
+
+    def sums_at(self, positions: Numbers, values: Floats) -> Floats:
+        """The same of `values` at some positions only."""
+        size = len(self.kinds.ids)
+        of_tokens = totals(self.at[positions] + 1, values, size + 1)[1:]
+        return np.concatenate([of_tokens, self.kinds.sums_of_few(of_tokens)])
 
     def among(self, candidate: int) -> NDArray[np.bool_]:
         """(tokens + 1,): which tokens a candidate is; the last entry, for none, is False."""

@@ -56,7 +56,7 @@ class Corpus:
         alone = np.zeros(rows.shape, bool)
         rows[:, 0], alone[:, 0] = added, True
         self.index = PoolIndex(np.concatenate([ids, rows]), np.concatenate([valid, alone]), lexicon)
-        self._valid, self._head = valid, self.index.of_position[:, 0]
+        self._valid, self._head = valid, self.index.head
         self._heads = self.index.heads(tokens)
         seen = self.index.counts[: self.index.alone].astype(np.float64)
         occurs = seen.copy()

@@ -7,17 +7,16 @@ positions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.pattern.lexicon import Ids, Lexicon
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.pattern.tree import LONGEST, Contexts, Numbers, grown, tree
 
-LONGEST = 4  # tokens of a context, the current one included
 OFTEN = 2  # occurrences that a context of several tokens needs to be worth a rule
 
-Numbers = NDArray[np.intp]
+ALMOST = 1 - 1e-9
+
 Keys = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -27,28 +26,10 @@ def totals(numbers: Numbers, values: Floats, size: int) -> Floats:
     return np.bincount(numbers, values, size).astype(np.float64, copy=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Contexts:
-    """A tree of contexts. Number i extends `parent[i]` (-1: a token alone) by the id `token[i]` before it.
-
-    `length`: tokens, 1 to LONGEST. `head`: the number of the current token alone, itself a context.
-    """
-
-    token: Numbers
-    parent: Numbers
-    length: Numbers
-    head: Numbers
-
-    def __len__(self) -> int:
-        return len(self.token)
-
-    def ids(self, number: int) -> list[int]:
-        """Ids of a context in the order of the text, the current token last."""
-        ids = []
-        while number >= 0:
-            ids.append(int(self.token[number]))
-            number = int(self.parent[number])
-        return ids
+def first_of_best(gains: Floats) -> int:
+    """The place of the largest gain; the first where several differ by no more than rounding does, as those
+    of kinds do whose tokens are the same but for some that rules have taken."""
+    return int((gains >= gains.max() * ALMOST).argmax())
 
 
 class PoolIndex:
@@ -56,8 +37,8 @@ class PoolIndex:
     positions can still be what comes before). Positions count over the valid ones, row by row.
 
     contexts: those of the pool, tokens alone first. of_position: (positions, LONGEST) the context of each
-    length, -1 where there is none. positions, starts: positions sorted by context, those of context c are
-    positions[starts[c]:starts[c + 1]].
+    length, -1 where there is none; head: (positions,) the first of them. positions, starts: positions sorted
+    by context, those of context c are positions[starts[c]:starts[c + 1]].
     """
 
     def __init__(self, ids: NDArray[np.integer], valid: NDArray[np.bool_], lexicon: Lexicon) -> None:
@@ -69,6 +50,7 @@ class PoolIndex:
         self._first: list[int] = []
         found, self.contexts = self._walk(ids, valid, None)
         self.of_position = found
+        self.head = found[:, 0].copy()
         flat = found.ravel()
         order = np.argsort(flat, kind="stable")[(flat < 0).sum() :]
         self.positions = order // LONGEST
@@ -117,7 +99,7 @@ class PoolIndex:
         found = np.full((len(at), LONGEST), -1, dtype=np.intp)
         going = np.arange(len(at))  # positions whose context so far is known
         shorter = np.full(len(at), -1, dtype=np.intp)
-        parts = [] if base is None else [(base.token, base.parent, base.length)]
+        parts = []
         count = 0 if base is None else len(base)
         for back in range(LONGEST):
             going, shorter = going[column[going] >= back], shorter[column[going] >= back]
@@ -136,7 +118,7 @@ class PoolIndex:
             going, shorter = going[numbers >= 0], numbers[numbers >= 0]
             found[going, back] = shorter
         token, parent, length = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return found, _tree(token, parent, length, base)
+        return found, tree(token, parent, length) if base is None else grown(base, token, parent, length)
 
     def _known(self, back: int, keys: Keys) -> Numbers:
         known = self._keys[back]
@@ -144,14 +126,3 @@ class PoolIndex:
             return np.full(keys.shape, -1, dtype=np.intp)
         place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         return np.where(known[place] == keys, place + self._first[back], -1)
-
-
-def _tree(token: Ids, parent: Numbers, length: Numbers, base: Contexts | None) -> Contexts:
-    head = np.arange(len(token))
-    start = 0 if base is None else len(base)
-    if base is not None:
-        head[:start] = base.head
-    for size in range(2, LONGEST + 1):
-        longer = np.flatnonzero(length[start:] == size) + start
-        head[longer] = head[parent[longer]]
-    return Contexts(token, parent, length, head)

@@ -13,6 +13,7 @@ from nxtools.pattern.lexicon import Ids, Lexicon
 ENDINGS = (1, 2, 3)  # lengths in characters
 BEGINNINGS = (2, 3)
 FEWEST = 2  # tokens that a kind must have: one alone is better named
+FEW = 4  # where less than one in so many tokens counts, their kinds are faster looked up than all are summed
 BLOCK = 1_000  # rows of the likeness matrix at a time
 
 Numbers = NDArray[np.intp]
@@ -61,6 +62,10 @@ class Kinds:
         """Places of the tokens of a kind."""
         return self._members[self._starts[kind] : self._starts[kind + 1]]
 
+    def of_place(self, place: int) -> Numbers:
+        """Kinds of the token at a place."""
+        return self._kinds[self._token_starts[place] : self._token_starts[place + 1]]
+
     def of(self, places: Numbers) -> tuple[Numbers, Numbers]:
         """All pairs (index into `places`, kind) of the tokens at `places`."""
         first = self._token_starts[places]
@@ -88,6 +93,14 @@ class Kinds:
         if not self.atoms:
             return np.zeros(0)
         return np.add.reduceat(values[self._members], self._starts[:-1])
+
+    def sums_of_few(self, values: Floats) -> Floats:
+        """The same, faster where most values are 0."""
+        places = np.flatnonzero(values)
+        if len(places) * FEW > len(values):
+            return self.sums(values)
+        which, of = self.of(places)
+        return np.bincount(of, values[places][which], len(self)).astype(np.float64, copy=False)
 
 
 def _spelled(text: str | None) -> Iterable[Atom]:

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from nxtools.pattern.atoms import LIKENESSES, Form
 from nxtools.pattern.before import Before, tokens_before
 from nxtools.pattern.corpus import Corpus, Counted, Means
-from nxtools.pattern.evidence import Check, Evidence
+from nxtools.pattern.evidence import Check, Evidence, gathered
 from nxtools.pattern.execute import execute
 from nxtools.pattern.fit import Budget, Fit, Fitted
-from nxtools.pattern.index import Floats, Numbers, PoolIndex, totals
+from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, select
 from nxtools.pattern.sentence import Pattern
+from nxtools.pattern.tree import Numbers
 from nxtools.score.correlation import correlation, excerpt_sums
 
 SHRINK = 2.0  # positions' worth of trust in the next shorter context
@@ -109,8 +110,8 @@ class Learner:
             evidence = self._evidence(own, pool, weight, shrink, means)
             most = budget.literals + budget.literals // 10 + 2
             gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
-            choices = select(self.index, evidence, most, shrink, kinds, check, gain, before)
-            fit = Fit(self.index, evidence, choices, shrink, kinds)
+            choices = select(evidence, most, shrink, kinds, check, gain, before)
+            fit = Fit(evidence, choices, shrink, kinds)
             return fit, fit.within(budget)
 
         if means is None:
@@ -118,7 +119,7 @@ class Learner:
         else:
             found = [learned(weight) for weight in OWN_WEIGHTS]
             fit, best = max(found, key=lambda one: self._fits(one[1].pattern, validation, validation_pool))
-        squares = self._squares(pool, own, len(fit.head), zero)
+        squares = self._squares(pool, own, len(fit.evidence.values), zero)
         total = float(squares.sum())
         coverage = float(squares[fit.matched(best.said)].sum()) / total if total else None
         return Learned(best.pattern, best.scale, coverage)
@@ -151,7 +152,7 @@ class Learner:
         mine = own.activations[valid].astype(np.float64)
         weights = np.concatenate([self.weights, np.full(len(mine), own_weight)])
         values = np.concatenate([shared, mine])
-        return Evidence(contexts, values, weights, numbers, trust, self._weight_of)
+        return gathered(self.index, contexts, numbers, values, weights, trust, self._weight_of)
 
     def _check(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Check:
         valid = ~np.isnan(own.activations)

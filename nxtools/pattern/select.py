@@ -3,7 +3,7 @@
 The error is that of the pattern so far on the evidence: every position is predicted by the longest chosen
 context that matches it, and where none does, by a background to which the chosen kinds of its token add. For
 every context and every kind, the sum of the residuals that it would take over, and their weight, are kept
-up to date, so the gain of all candidates is one expression; only the positions that change hands are touched.
+up to date, so the gain of all candidates is one expression.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from nxtools.pattern.adding import Adding
 from nxtools.pattern.before import Before
 from nxtools.pattern.evidence import Check, Choice, Evidence
-from nxtools.pattern.index import LONGEST, Floats, Numbers, PoolIndex, totals
+from nxtools.pattern.index import Floats, first_of_best
 from nxtools.pattern.kinds import Kinds
 
 # A kind must remove about twice the error that a token must: tokens that it covers are often named later,
@@ -22,9 +22,7 @@ KIND_GAIN = 0.55
 KIND_GAIN_BY_MEANS = 0.8  # where the means of all its tokens are known
 # Contexts that gain nearly as much as the best one are taken with it: several times faster, as good.
 NEARLY = 0.5
-SIZES = np.arange(1, LONGEST + 1)
 SETTLING = 3  # rounds in which a new kind and the background find their values
-NONE = np.zeros(0, dtype=np.intp)
 TINY = 1e-9  # weight of no position
 # What a literal must remove, of the squared error and of what all before it have removed: where one token
 # says nearly everything, little is added that only makes the sentence longer.
@@ -33,7 +31,6 @@ WORTH_BESIDE = 4e-3
 
 
 def select(
-    index: PoolIndex,
     evidence: Evidence,
     literals: int,
     shrink: float,
@@ -47,7 +44,7 @@ def select(
     `shrink`: how many positions' worth of trust the prediction so far has against a new kind. `before`: what
     may be added after what; it needs kinds.
     """
-    search = Search(index, evidence, shrink)
+    search = Search(evidence, shrink)
     if kinds is not None:
         search.consider(kinds, check, kind_gain)
         if before is not None:
@@ -61,67 +58,62 @@ def select(
 class Search:
     """Arrays are by number of context, their last entry for "none" (-1); heads are tokens alone.
 
-    A position is free while no chosen context has taken it. For each context: `sum` and `weight` of the
-    residuals of the positions that it would take, and `free`, the weight of those that are free.
+    A context would take all its positions but those of chosen contexts that extend it. A position is free
+    while no chosen context has it; of what a context would take either all is free, or nothing. `sum` and
+    `weight`: of the residuals of what it would take; `free`: the weight if that is free, else 0. `taken`: the
+    length of the longest chosen context that it is or extends.
     """
 
-    def __init__(self, index: PoolIndex, evidence: Evidence, shrink: float) -> None:
+    def __init__(self, evidence: Evidence, shrink: float) -> None:
         contexts, values, weights = evidence.contexts, evidence.values, evidence.weights
-        self.index, self.evidence, self.shrink = index, evidence, shrink
-        self.trust = evidence.trust
+        self.evidence, self.contexts, self.shrink = evidence, contexts, shrink
         self.none = len(contexts)
-        self.pool = len(index.of_position)
         self.free_weight = float(weights.sum())
         self.free_sum = 0.0
         self.spent = 0
-        mean = float((values * weights).sum()) / self.free_weight
-        residuals = (values - mean) * weights
-        of_own = np.where(evidence.of_own < 0, self.none, evidence.of_own).ravel()
-        self.weight = totals(of_own, np.repeat(weights[self.pool :], LONGEST), self.none + 1)
-        self.sum = totals(of_own, np.repeat(residuals[self.pool :], LONGEST), self.none + 1)
-        self.weight[: len(index.contexts)] += evidence.of_pool
-        self.sum[: len(index.contexts)] += index.sums(residuals[: self.pool])
-        self.sum[self.none] = self.weight[self.none] = 0
+        self.mean = mean = float((values * weights).sum()) / self.free_weight
+        self.weight = evidence.weight_of.copy()
+        self.sum = evidence.sum_of - mean * self.weight
         self.free = self.weight.copy()
-        self.cost = np.append(contexts.length, 1).astype(np.float64)
-        self.head = np.append(contexts.head, self.none)
-        self.background = np.full(self.none + 1, mean)  # prediction for free positions, by head
-        self.values = values.copy()  # less what is added after what stands before
-        self.predicted = np.zeros(len(values))  # for the others, by position
-        self.taken = np.zeros(len(values), dtype=np.intp)  # length of the context that took the position
-        self.named = np.zeros(self.none + 1, dtype=bool)  # by head
-        self.total = float((residuals * (values - mean)).sum())
+        self.cost = np.ones(self.none + 1)
+        self.cost[: self.none] = contexts.length
+        self.taken = np.zeros(self.none + 1, dtype=np.intp)
+        self.named: set[int] = set()  # heads
+        residuals = values - mean
+        self.total = float((weights * residuals * residuals).sum())
         self.removed = 0.0  # of that, by what was chosen
         self.kinds: Kinds | None = None
         self.adding: Adding | None = None
+        self._gains, self._room = np.empty(self.none + 1), np.empty(self.none + 1)
 
     def consider(self, kinds: Kinds, check: Check, kind_gain: float = KIND_GAIN) -> None:
         """Let kinds compete with contexts."""
-        contexts, alone = self.evidence.contexts, self.index.alone
-        added = np.flatnonzero(contexts.length[len(self.index.contexts) :] == 1) + len(self.index.contexts)
+        contexts, pool = self.contexts, self.evidence.index.contexts
+        self.alone = self.evidence.index.alone
+        added = np.flatnonzero(contexts.length[len(pool) :] == 1) + len(pool)
         self.kinds = kinds
         self.kinds_of_added = {int(head): kinds.of_id(int(contexts.token[head])) for head in added}
-        padding = np.zeros(len(kinds.ids) - alone)
-        self.kind_sum = kinds.sums(np.concatenate([self.sum[:alone], padding]))
-        self.kind_weight = kinds.sums(np.concatenate([self.free[:alone], padding]))
+        padding = np.zeros(len(kinds.ids) - self.alone)
+        self.kind_sum = kinds.sums(np.concatenate([self.sum[: self.alone], padding]))
+        self.kind_weight = kinds.sums(np.concatenate([self.free[: self.alone], padding]))
         for head, of in self.kinds_of_added.items():
             self.kind_sum[of] += self.sum[head]
             self.kind_weight[of] += self.free[head]
         self.kind_open = np.full(len(kinds), kind_gain)
         self.check_weight = check.weight.copy()
         self.check_sum = check.sum.copy()
-        self.check_background = np.full(len(kinds.ids), self.background[0])
+        self.check_background = np.full(len(kinds.ids), self.mean)
 
     def step(self) -> list[Choice]:
         """Take the best kind, or the best context and those nearly as good that do not touch it."""
-        gains = self.sum * self.sum / ((self.weight + self.trust) * self.cost)
+        gains = self.gains()
         best = float(gains.max())
         worth = max(WORTH * self.total, WORTH_BESIDE * self.removed)
         if self.adding is not None and (added := self.adding.best(max(best, worth))) is not None:
             return [added]
         while self.kinds is not None and len(self.kinds):
             kind_gains = self.kind_gains()
-            kind = int(kind_gains.argmax())
+            kind = first_of_best(kind_gains)
             if kind_gains[kind] <= max(best, worth):
                 worth = max(worth, float(kind_gains[kind]))
                 break
@@ -131,11 +123,21 @@ class Search:
                 self.removed += gain
                 return [self._take_kind(kind)]
         good = np.flatnonzero(gains > max(worth, NEARLY * best))
-        good = good[np.argsort(-gains[good], kind="stable")]
-        _, first = np.unique(self.evidence.contexts.head[good], return_index=True)
-        good = good[np.sort(first)]
-        self.removed += float((gains[good] * self.cost[good]).sum())
-        return self._take_contexts(good) if len(good) else []
+        ranked = sorted(zip((-gains[good]).tolist(), good.tolist(), strict=True))
+        best_of: dict[int, tuple[int, float]] = {}  # by head: contexts of different heads share no positions
+        for loss, number in ranked:
+            best_of.setdefault(int(self.contexts.head[number]), (number, -loss))
+        self.removed += sum(gain * float(self.cost[number]) for number, gain in best_of.values())
+        taken = [self._take(number, head) for head, (number, _) in best_of.items()]
+        self._centre()
+        return taken
+
+    def gains(self) -> Floats:
+        """(contexts + 1,): the error that each would remove, per literal."""
+        np.add(self.weight, self.evidence.trust, out=self._room)
+        np.multiply(self._room, self.cost, out=self._room)
+        np.multiply(self.sum, self.sum, out=self._gains)
+        return np.divide(self._gains, self._room, out=self._gains)
 
     def kind_gains(self) -> Floats:
         """(kinds,): the error that each would remove, for choosing."""
@@ -163,114 +165,72 @@ class Search:
         self._move_kind(kind, step)
         self._move_background(shift)
         self.spent += 1
-        return Choice(-1, kind, np.zeros(0, dtype=np.intp), self.spent)
+        return Choice(self.spent, kind=kind)
 
     def _move_kind(self, kind: int, step: float) -> None:
         assert self.kinds is not None
         members = self.kinds.members(kind)
         self.check_background[members] += step
-        heads = members[members < self.index.alone]
+        heads = members[members < self.alone]
         added = [head for head, of in self.kinds_of_added.items() if kind in of]
-        inside = np.zeros(self.none + 1, dtype=bool)
-        inside[heads] = inside[added] = True
-        self.background[inside] += step
-        self.sum -= step * self.free * inside[self.head]
+        inside = np.zeros(self.none + 1)
+        inside[heads] = inside[added] = step
+        moved = inside[self.contexts.head]
+        moved *= self.free[: self.none]
+        self.sum[: self.none] -= moved
         which, of = self.kinds.of(heads)
         np.subtract.at(self.kind_sum, of, step * self.free[heads][which])
         for each in added:
             self.kind_sum[self.kinds_of_added[each]] -= step * self.free[each]
+        if self.adding is not None:
+            self.adding.moved_kind(inside)
 
-    def _take_contexts(self, numbers: Numbers) -> list[Choice]:
-        """Take contexts of different heads, which share no positions."""
-        lengths, heads = self.evidence.contexts.length[numbers], self.evidence.contexts.head[numbers]
-        steps = self.sum[numbers] / (self.weight[numbers] + self.trust[numbers])
-        which, positions, rows = self._positions(numbers, lengths)
-        values, weights = self.values[positions], self.evidence.weights[positions]
-        taken = self.taken[positions]
-        free = taken == 0
-        before = np.where(free, self.background[heads][which], self.predicted[positions])
-        weighted = (weights * (values - before))[:, None]
-        # Contexts up to this length lose positions that they could take; longer ones see new residuals.
-        shorter = lengths[which][:, None] >= SIZES
-        losing = shorter & (taken[:, None] < SIZES)
-        moved = (weights * steps[which])[:, None]
-        np.subtract.at(self.sum, rows, np.where(shorter, weighted * losing, moved))
-        np.subtract.at(self.weight, rows, weights[:, None] * losing)
-        freed = np.where(free, weights, 0)
-        np.subtract.at(self.free, rows, np.repeat(freed[:, None], LONGEST, axis=1))
-        self.sum[numbers] = 0
-        self.sum[self.none] = self.weight[self.none] = self.free[self.none] = 0
-        self.predicted[positions] = before + steps[which]
-        self.taken[positions] = lengths[which]
-        self._leave_background(
-            heads,
-            lengths,
-            totals(which, freed * (values - before), len(numbers)),
-            totals(which, freed, len(numbers)),
-        )
-        spent = self.spent + np.cumsum(lengths - self.named[heads])
-        self._name(heads)
-        self.spent = int(spent[-1])
-        at = np.searchsorted(which, np.arange(len(numbers) + 1))
-        return [
-            Choice(int(number), -1, positions[at[i] : at[i + 1]], int(spent[i]))
-            for i, number in enumerate(numbers)
-        ]
+    def _take(self, number: int, head: int) -> Choice:
+        """A context takes what is left of its positions: shorter ones lose them, longer ones see new
+        residuals."""
+        contexts, length, owner = self.contexts, int(self.contexts.length[number]), int(self.taken[number])
+        weight, left = float(self.weight[number]), float(self.sum[number])
+        step = left / (weight + float(self.evidence.trust[number]))
+        longer = contexts.longer(number)
+        longer = longer[self.taken[longer] < length]
+        self.sum[longer] -= step * self.weight[longer]
+        self.free[longer] = 0
+        self.taken[longer] = self.taken[number] = length
+        self.sum[number] = self.weight[number] = self.free[number] = 0
+        shorter = number
+        for _ in range(owner + 1, length):
+            shorter = int(contexts.parent[shorter])
+            self.sum[shorter] -= left
+            self.weight[shorter] -= weight
+            if not owner:
+                self.free[shorter] -= weight
+        if not owner:
+            self._leave_background(head, left, weight)
+        if self.kinds is not None and length == 1 and head < self.alone:
+            self.check_weight[head] = self.check_sum[head] = 0
+        if self.adding is not None:
+            self.adding.took(number, length, step)
+        self.spent += length - (head in self.named)
+        if head not in self.named:  # longer contexts of it cost only what comes before it from now on
+            self.named.add(head)
+            self.cost[contexts.longer(head)] -= 1
+        return Choice(self.spent, context=number)
 
-    def _positions(self, numbers: Numbers, lengths: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Positions that the contexts take: for each which context (ascending), where, and its contexts."""
-        starts, ends = self.index.starts, self.index.starts[1:]
-        known = numbers < len(self.index.contexts)
-        of_pool = [
-            self.index.positions[starts[n] : ends[n]] if k else NONE
-            for n, k in zip(numbers, known, strict=True)
-        ]
-        place = np.full(self.none + 1, -1)
-        place[numbers] = np.arange(len(numbers))
-        found = place[self.evidence.of_own]
-        own, column = np.nonzero(found >= 0)
-        which = np.concatenate(
-            [np.repeat(np.arange(len(numbers)), list(map(len, of_pool))), found[own, column]]
-        )
-        positions = np.concatenate([*of_pool, own + self.pool])
-        rows = np.concatenate(
-            [self.index.of_position[positions[: len(positions) - len(own)]], self.evidence.of_own[own]]
-        )
-        order = np.argsort(which, kind="stable")
-        order = order[self.taken[positions[order]] < lengths[which[order]]]
-        return which[order], positions[order], rows[order]
-
-    def _name(self, heads: Numbers) -> None:
-        """Longer contexts of a token that has been named cost only what comes before it."""
-        contexts = self.evidence.contexts
-        fresh = np.zeros(self.none, dtype=bool)
-        fresh[heads[~self.named[heads]]] = True
-        self.cost[: self.none] -= fresh[contexts.head] & (contexts.length > 1)
-        self.named[heads] = True
-
-    def _leave_background(self, heads: Numbers, lengths: Numbers, residuals: Floats, weights: Floats) -> None:
-        """Positions with these heads are free no more: the sum of their weighted residuals, their weight."""
-        self.free_sum -= float(residuals.sum())
-        self.free_weight -= float(weights.sum())
+    def _leave_background(self, head: int, left: float, weight: float) -> None:
+        """Positions of this head are free no more: the sum of their residuals, their weight."""
+        self.free_sum -= left
+        self.free_weight -= weight
         if self.kinds is not None:
-            known = heads < self.index.alone
-            which, of = self.kinds.of(heads[known])
-            np.subtract.at(self.kind_sum, of, residuals[known][which])
-            np.subtract.at(self.kind_weight, of, weights[known][which])
-            alone = heads[known & (lengths == 1)]
-            self.check_weight[alone] = self.check_sum[alone] = 0
-            for at in np.flatnonzero(~known):
-                of = self.kinds_of_added[int(heads[at])]
-                self.kind_sum[of] -= residuals[at]
-                self.kind_weight[of] -= weights[at]
-        self._centre()
+            of = self.kinds.of_place(head) if head < self.alone else self.kinds_of_added[head]
+            self.kind_sum[of] -= left
+            self.kind_weight[of] -= weight
 
     def leave(self, residuals: Floats) -> None:
         """The sums of the weighted residuals of free positions, by head (contexts,), become so much less."""
         self.free_sum -= float(residuals.sum())
         if self.kinds is not None:
             known = np.zeros(len(self.kinds.ids))
-            known[: self.index.alone] = residuals[: self.index.alone]
+            known[: self.alone] = residuals[: self.alone]
             self.kind_sum -= self.kinds.sums(known)
             for head, of in self.kinds_of_added.items():
                 self.kind_sum[of] -= residuals[head]
@@ -283,8 +243,10 @@ class Search:
             self.free_sum = 0.0
 
     def _move_background(self, shift: float) -> None:
-        self.background += shift
-        self.sum -= shift * self.free
+        np.multiply(self.free, shift, out=self._room)
+        self.sum -= self._room
         if self.kinds is not None:
             self.kind_sum -= shift * self.kind_weight
             self.check_background += shift
+        if self.adding is not None:
+            self.adding.moved_background(shift)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.pattern.atoms import Atom, token
-from nxtools.pattern.index import LONGEST, totals
+from nxtools.pattern.index import totals
 from nxtools.pattern.kinds import Kinds
+from nxtools.pattern.tree import LONGEST
 from nxtools.revise.fitting import Evidence, Fitted, Floats, Numbers, Steps, trusted
 from nxtools.revise.rows import positions_of
 

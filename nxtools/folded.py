@@ -10,8 +10,10 @@ a backslash before them.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import orjson
 
@@ -47,13 +49,13 @@ class Folded:
     def __init__(self, raw: bytes, column: int) -> None:
         """raw: the JSON array, with its brackets; column: the bytes before it in the line."""
         self.raw = raw
-        self._column = column
+        self.place = column, column + len(raw)  # from where to where in the line
         self.sound = False  # whether these bytes are known to hold excerpts
 
     @cached_property
     def all(self) -> list[Record]:
         """Everything in the array. InputError when the bytes are no JSON."""
-        padding = b" " * (self._column - len(_KEY) - 1)  # so that the error names the line's own column
+        padding = b" " * (self.place[0] - len(_KEY) - 1)  # so that the error names the line's own column
         found: list[Record] = parsed(b"%b{%b%b}" % (padding, _KEY, self.raw))["excerpts"]
         return found
 
@@ -164,6 +166,19 @@ def check_folded(record: Record) -> None:
         except orjson.JSONDecodeError:
             _ = excerpts.all
         excerpts.sound = True
+
+
+def checked(
+    step: Callable[[Record], Generator[Any, Any, Record]],
+) -> Callable[[Record], Generator[Any, Any, Record]]:
+    """A step that sees to it that excerpts nobody looked at can be passed on."""
+
+    def sound(record: Record) -> Generator[Any, Any, Record]:
+        done = yield from step(record)
+        check_folded(done)
+        return done
+
+    return sound
 
 
 def written(record: Record) -> list[bytes]:

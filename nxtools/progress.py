@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 CLEAR = "\r\x1b[K"
 
@@ -43,7 +44,32 @@ class Progress:
 
 def warn(line: str) -> None:
     """A whole line on stderr, clear of a progress line."""
-    _write(f"{CLEAR if on_terminal() else ''}{line}\n")
+    if _kept is None:
+        _write(f"{CLEAR if on_terminal() else ''}{line}\n")
+    else:
+        _kept.append(line)
+
+
+def warn_once(line: str) -> None:
+    """The same, unless it has been said so before."""
+    if line not in _warned:
+        _warned.add(line)
+        warn(line)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[list[str]]:
+    """What is warned of in the block: another process is to say it."""
+    global _kept
+    before, _kept = _kept, []
+    try:
+        yield _kept
+    finally:
+        _kept = before
+
+
+_warned: set[str] = set()
+_kept: list[str] | None = None
 
 
 def on_terminal() -> bool:

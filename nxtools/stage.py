@@ -93,7 +93,7 @@ class LocalEngine:
             from nxtools.parallel import Workers
 
             self._workers = self._workers or Workers(self.function, self.jobs)
-            yield from self._workers.answer(lambda: pull(self.batch))
+            yield from self._workers.results(lambda: pull(self.batch), lambda ask: ask.payload)
             return
         while asks := pull(self.batch):
             yield list(zip(asks, self.function([ask.payload for ask in asks]), strict=True))
@@ -116,6 +116,14 @@ class Counts:
     @property
     def errors(self) -> int:
         return self.failed + self.skipped
+
+    def add(self, other: Counts) -> None:
+        """What another process did."""
+        self.units += other.units
+        self.from_store += other.from_store
+        self.computed += other.computed
+        self.failed += other.failed
+        self.skipped += other.skipped
 
     def described(self) -> str:
         said = [

@@ -144,6 +144,7 @@ def cut_short(name: str, number: int) -> InputError:
 
 class Reader:
     """The records of several inputs, in order. `where` says where the latest came from, as `file:line`.
+    They can be read on as plain lines.
 
     With `keep_going` a line that is no record is reported to `on_bad` and skipped; otherwise it raises. An
     input that was cut or cannot be read raises in any case.
@@ -165,30 +166,26 @@ class Reader:
         self.on_bad = on_bad
         self.skipped = 0
         self.where = shown(self.names[0])
+        self.line = b""  # the latest
         self._lines: deque[Line] = deque()
         self._file: BinaryIO | None = None
+        self._unread = self._all()
+        self._error: InputError | None = None  # what ended `take` behind lines that it gave
 
-    def __iter__(self) -> Iterator[Record]:
+    def _all(self) -> Iterator[bytes]:
+        """The lines that are not blank, `where` saying where each came from."""
         for name in self.names:
             with opened(name) as self._file:
                 for come in lines(decompressed(chunks(self._file), name), name):
                     self._lines = deque(come)
-                    yield from self._records(name)
+                    while self._lines:
+                        number, self.line = self._lines.popleft()
+                        self.where = f"{shown(name)}:{number}"
+                        yield self.line
             self._file = None
 
-    def ready(self) -> bool:
-        """Whether there is more (if only the end) that can be had without waiting for whoever writes it."""
-        if self._lines or self._file is None:
-            return bool(self._lines)
-        try:
-            return bool(select.select([self._file], [], [], 0)[0])
-        except (OSError, ValueError):  # nothing that can be waited for
-            return True
-
-    def _records(self, name: str) -> Iterator[Record]:
-        while self._lines:
-            number, line = self._lines.popleft()
-            self.where = f"{shown(name)}:{number}"
+    def __iter__(self) -> Iterator[Record]:
+        for line in self._unread:
             try:
                 record = self.parse(line)
                 self.check(record)
@@ -200,6 +197,33 @@ class Reader:
                 self.on_bad(error)
             else:
                 yield record
+
+    def take(self, most: int) -> list[tuple[str, bytes]]:
+        """The next lines as they are, with where each came from: one in any case, and those that can be had
+        without waiting. Empty at the end."""
+        if self._error is not None:
+            raise self._error
+        taken: list[tuple[str, bytes]] = []
+        try:
+            while len(taken) < most and (not taken or self.ready()):
+                line = next(self._unread)
+                taken.append((self.where, line))
+        except StopIteration:
+            pass
+        except InputError as error:
+            if not taken:
+                raise
+            self._error = error
+        return taken
+
+    def ready(self) -> bool:
+        """Whether there is more (if only the end) that can be had without waiting for whoever writes it."""
+        if self._lines or self._file is None:
+            return bool(self._lines)
+        try:
+            return bool(select.select([self._file], [], [], 0)[0])
+        except (OSError, ValueError):  # nothing that can be waited for
+            return True
 
 
 def parsed(line: bytes) -> Record:

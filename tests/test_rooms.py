@@ -33,8 +33,7 @@ SCIENCE = {
 }
 HEAVY = {"torch", "transformers", "openai", "llama_cpp", "joblib", "matplotlib"}
 
-# Modules that only what runs a model loads, and the one that only several jobs load.
-MAY_BE_HEAVY = {"nxtools.parallel": {"joblib"}}
+# What only a command that runs a model loads.
 MODEL_ROOMS = ("nxtools.subject.", "nxtools.assistant.")
 
 Import = tuple[str, bool]  # what is imported, and whether as soon as the module is
@@ -109,7 +108,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
     if module.startswith(MODEL_ROOMS):
         return  # held by the next test, for every command that could load them
     heavy = {name.split(".")[0] for name, at_once in imports(module) if at_once} & HEAVY
-    assert heavy <= MAY_BE_HEAVY.get(module, set())
+    assert heavy == set()
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room(m) in {"commands", *SCIENCE}])

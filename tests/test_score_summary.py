@@ -87,6 +87,19 @@ def test_the_order_of_units_does_not_matter():
     assert one.as_dict() == other.as_dict()
 
 
+def test_summaries_of_parts_are_the_summary_of_all():
+    scores = units(60)
+    whole, parts = summarised(scores), Summary(("pattern",))
+    for start in range(0, 60, 7):
+        part = Summary(("pattern",))
+        for place, one in enumerate(scores[start : start + 7], start):
+            add(part, "pattern", [place % 2], [one])
+        parts.include(part.settled())
+    parts.fail("pattern")
+    whole.fail("pattern")
+    assert parts.as_dict() == whole.as_dict() and parts.lines() == whole.lines()
+
+
 def test_reading_in_between_changes_nothing():
     scores = units(20)
     summary = Summary(["pattern"])

@@ -231,11 +231,14 @@ class Assisted:
 
 
 class Ceilings:
-    """What the simulators whose simulations were scored can reach, as far as they were measured."""
+    """What the simulators whose simulations were scored can reach, as far as they were measured.
+
+    seen: how each of them signs, by the question of its check.
+    """
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._seen: dict[str, Record] = {}
+        self.seen: dict[str, Record] = {}
 
     def note(self, by: Record) -> None:
         """A simulator that signs its simulations so."""
@@ -243,21 +246,21 @@ class Ceilings:
             from nxtools.simulate.check import question
             from nxtools.store import question_digest
 
-            self._seen.setdefault(question_digest(*question(by)), by)
+            self.seen.setdefault(question_digest(*question(by)), by)
 
     def lines(self) -> list[str]:
         """For people: a line for each simulator."""
-        if not self._seen or self._shared.cache_mode == "none":
+        if not self.seen or self._shared.cache_mode == "none":
             return []
         import orjson
 
         from nxtools.simulate.check import described
 
         with self._shared.open_store("normal") as store:
-            found = store.get_many(self._seen)
+            found = store.get_many(self.seen)
         return [
             described(by, orjson.loads(found[digest]) if digest in found else None)
-            for digest, by in self._seen.items()
+            for digest, by in self.seen.items()
         ]
 
 

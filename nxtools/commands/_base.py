@@ -14,7 +14,7 @@ import click
 
 from nxtools import commands, config
 from nxtools.errors import InputError, NxError, UsageError
-from nxtools.progress import warn
+from nxtools.progress import warn, warn_once
 from nxtools.stream import JSON_NAMES, Reader, ReaderLeft, Record, named, to_stdout
 
 if TYPE_CHECKING:
@@ -221,7 +221,9 @@ class Shared:
         from nxtools.store import Store, default_path
 
         path = self.cache or default_path()
-        return Store(path, mode=mode or self.cache_mode, warn=lambda line: warn(f"{self.command}: {line}"))
+        return Store(
+            path, mode=mode or self.cache_mode, warn=lambda line: warn_once(f"{self.command}: {line}")
+        )
 
     def on_bad(self, error: InputError) -> None:
         warn(f"{self.command}: {error.where}: {error.message}; skipped")

@@ -17,11 +17,11 @@ from nxtools.commands._explained import (
     with_baselines,
 )
 from nxtools.commands._judging import NULLS
-from nxtools.commands._running import engine_or_offline, run_units
+from nxtools.commands._running import division_of, engine_or_offline, run_units
 from nxtools.commands._scoring import SOMETIMES, Scoring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nxtools.commands._pools import Pools
     from nxtools.progress import Progress
@@ -39,22 +39,19 @@ _Entry = tuple[str | None, dict[str, Any], str, Any]
 
 def run(shared: Shared, options: dict[str, Any]) -> int:
     from nxtools.commands._pools import Pools
-    from nxtools.score.series import TABLES
-    from nxtools.score.summary import Summary
     from nxtools.stage import LocalEngine
 
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    scoring = Scoring(options, nulls=0 if options["simulator"] == "pattern" else NULLS)
-    always = tuple(series for series in scoring.wanted if series not in TABLES)
-    summary, ceilings = Summary(always, perhaps=(*SOMETIMES, *TABLES)), Ceilings(shared)
+    by_pattern = options["simulator"] == "pattern"
+    scoring = Scoring(options, nulls=0 if by_pattern else NULLS)
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
-    one = Correlation(engine, pools, scoring.wanted, of_all, summary, ceilings)
+    one = Correlation(shared, engine, pools, scoring, of_all)
 
     def say(progress: Progress, counts: Counts) -> None:
         counts.failed += one.refused
-        if summary.layers():
-            for line in [*summary.lines(), *ceilings.lines()]:
+        if one.summary.layers():
+            for line in [*one.summary.lines(), *one.ceilings.lines()]:
                 progress.say(line)
         progress.say(
             f"{counts.units} units; {counts.computed} scores computed, {counts.from_store} from the store, "
@@ -62,10 +59,13 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         )
         scoring.say(progress)
 
-    if options["simulator"] != "pattern":
+    if not by_pattern:
         return _by_model(shared, options, one.step, scoring, say)
     check_unused("patterns", "simulation")
-    return run_units(shared, lambda store: one.step, prepare=scoring.prepare, each=scoring.each, finish=say)
+    division = division_of(shared, one, options["jobs"]) if scoring.by_lines else None
+    return run_units(
+        shared, one.begin, prepare=scoring.prepare, each=scoring.each, finish=say, division=division
+    )
 
 
 def _by_model(
@@ -116,21 +116,45 @@ def _score(jobs: list[Any]) -> list[Any]:
 
 
 class Correlation:
-    """What is done with one unit. refused: explanations of which nothing could be asked."""
+    """What is done with one unit, and what is noted of all. refused: explanations of which nothing could be
+    asked."""
 
     def __init__(
-        self,
-        engine: Engine,
-        pools: Pools,
-        wanted: tuple[str, ...],
-        of_all: dict[str, Any],
-        summary: Summary,
-        ceilings: Ceilings,
+        self, shared: Shared, engine: Engine, pools: Pools, scoring: Scoring, of_all: dict[str, Any]
     ) -> None:
-        self.engine, self.pools = engine, pools
-        self.wanted, self.of_all = wanted, of_all
-        self.summary, self.ceilings = summary, ceilings
+        self.engine, self.pools, self.of_all = engine, pools, of_all
+        self._scoring, self.wanted = scoring, scoring.wanted
+        self.ceilings = Ceilings(shared)
+        self._start()
+
+    def _start(self) -> None:
+        from nxtools.score.series import TABLES
+        from nxtools.score.summary import Summary
+
+        always = tuple(series for series in self.wanted if series not in TABLES)
+        self.summary = Summary(always, perhaps=(*SOMETIMES, *TABLES))
         self.refused = 0
+
+    # In several processes
+
+    def begin(self, store: Store) -> Callable[[Record], Step]:
+        return self.step
+
+    def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
+        return self._scoring.prepare(units)
+
+    def seen(self) -> tuple[Summary, dict[str, Record], int]:
+        found = self.summary.settled(), self.ceilings.seen, self.refused
+        self._start()
+        return found
+
+    def see(self, seen: tuple[Summary, dict[str, Record], int]) -> None:
+        summary, simulators, refused = seen
+        self.summary.include(summary)
+        self.ceilings.seen |= simulators
+        self.refused += refused
+
+    # One unit
 
     def step(self, record: Record) -> Step:
         from nxtools.known import known

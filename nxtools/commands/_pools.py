@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nxtools.errors import UsageError
-from nxtools.progress import warn
+from nxtools.progress import warn_once
 from nxtools.recordings.table import Column, Table
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Pools:
         try:
             return Shared(Pool(digest, self.blob))
         except MissingBlob as error:
-            warn(
+            warn_once(
                 f"{self.command}: {error.message}: going on without the random pool "
                 "(nx-record and nx-top bring it back)"
             )
@@ -115,7 +115,7 @@ class Pools:
             return Table(digest, self.blob)
         except MissingBlob as error:
             again = "(nx-record and nx-top bring it back)"
-            warn(f"{self.command}: {error.message}: going on without the {name} table {again}")
+            warn_once(f"{self.command}: {error.message}: going on without the {name} table {again}")
             return None
 
     def blob(self, digest: str) -> memoryview:

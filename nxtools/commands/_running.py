@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nxtools.commands._base import Shared
 from nxtools.progress import Progress
 from nxtools.stream import Record, Writer
 
 if TYPE_CHECKING:
+    from nxtools.divided import Work
     from nxtools.stage import Counts, Engine, Step
     from nxtools.store import Store
+
+
+class Division(NamedTuple):
+    """What several processes do, and how many."""
+
+    work: Work
+    jobs: int
 
 
 class OfflineEngine:
@@ -41,35 +50,35 @@ def run_units(
     prepare: Callable[[Iterable[Record]], Iterable[Record]] = lambda units: units,
     each: Callable[[Record], None] = lambda unit: None,
     finish: Callable[[Progress, Counts], None] = say_counts,
+    division: Division | None = None,
 ) -> int:
     """Runs the step that `begin(store)` gives over the units that come in; returns the exit status.
 
     `prepare` may change units as they are read, one by one; `each` sees those that go out; `finish` says at
-    the end what came of it. Excerpts are Folded: `excerpts_of` reads them, `unfolded` is for changing them.
+    the end what came of it. With a `division` other processes take over as soon as something had to be
+    computed. Excerpts are Folded: `excerpts_of` reads them, `unfolded` is for changing them.
     """
-    import gc
-
-    from nxtools.folded import check_folded, folded, written
+    from nxtools.divided import LINES, Divided, spare_the_collector
+    from nxtools.folded import checked, folded, written
     from nxtools.records import check_unit
-    from nxtools.stage import Loop
+    from nxtools.stage import Counts, Loop
 
-    def sound(step: Callable[[Record], Step]) -> Callable[[Record], Step]:
-        def checked(record: Record) -> Step:
-            done = yield from step(record)
-            check_folded(done)
-            return done
-
-        return checked
-
-    # A line of 40 excerpts is 200 lists and dicts without a cycle among them: looking for cycles at every 700
-    # new ones takes a fifth of the time of a run that finds its answers in the store.
-    gc.set_threshold(200_000)
+    spare_the_collector()
     reader = shared.reader(check_unit, folded)
     progress = Progress(shared.command, noun, quiet=shared.quiet)
+    counts = Counts()
+
+    def here(units: Iterable[Record]) -> Iterator[Record]:
+        """All units, or those before others take over."""
+        for number, unit in enumerate(units, start=1):
+            yield unit
+            if division is not None and number >= LINES and loop.counts.computed:
+                return
+
     with shared.open_store() as store, Writer(shared.output) as out:
         loop = Loop(
-            prepare(reader),
-            sound(begin(store)),
+            here(prepare(reader)),
+            checked(begin(store)),
             store,
             where=lambda: reader.where,
             ready=reader.ready,
@@ -82,9 +91,34 @@ def run_units(
                 each(unit)
                 out.write_line(*written(unit))
                 progress.step()
-    loop.counts.skipped += reader.skipped
-    finish(progress, loop.counts)
-    return shared.status(loop.counts)
+        counts.add(loop.counts)
+        if division is not None and loop.counts.computed:
+            divided = Divided(reader, division.work, shared.open_store, division.jobs, out.flush)
+            with contextlib.closing(iter(divided)) as lines:
+                for line in lines:
+                    out.write_line(*line)
+                    progress.step()
+            counts.add(divided.counts)
+    counts.skipped += reader.skipped
+    finish(progress, counts)
+    return shared.status(counts)
+
+
+def division_of(shared: Shared, work: Work, jobs: int) -> Division | None:
+    """Work for so many processes, 0 for as many as there are cores; None where it is done here.
+
+    Lines that cannot be read are skipped here only: which unit is before another is not known elsewhere.
+    """
+    jobs = jobs or cores()
+    return Division(work, jobs) if jobs > 1 and not shared.keep_going else None
+
+
+def cores() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
 
 
 def engine_or_offline(shared: Shared, stage: str, engine: Engine) -> Engine:

@@ -19,7 +19,11 @@ SOMETIMES = ("paraphrase", "truth", "unrevised", HUMAN)
 
 
 class Scoring:
-    """Units on their way to a method and from it. wanted: the series, the explanation first."""
+    """Units on their way to a method and from it.
+
+    wanted: the series, the explanation first. by_lines: whether a unit needs no more than its
+    line and the one before.
+    """
 
     def __init__(self, options: dict[str, Any], nulls: int = 0) -> None:
         """nulls: units of a layer whose null a language model simulates."""
@@ -29,6 +33,7 @@ class Scoring:
         self.wanted: tuple[str, ...] = by_name[options["baselines"]]
         self._nulls = nulls
         self._transfer, self._rated = transfer_of(options), Rated(options["ratings"])
+        self.by_lines = self._transfer is None and not options["ratings"]
 
     def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
         """With the explanations of another run in place of their own, judgements, and what the null needs."""

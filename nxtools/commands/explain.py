@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from nxtools.commands._assistants import (
 )
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.commands._explained import with_explanation
-from nxtools.commands._running import engine_or_offline, run_units
+from nxtools.commands._running import cores, engine_or_offline, run_units
 from nxtools.commands._written import HUMAN
 from nxtools.errors import UsageError
 
@@ -125,7 +124,7 @@ def _learned(shared: Shared, options: dict[str, Any]) -> int:
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     of_table = None if source == "evidence" else OfTable(pools, budget, source)
     learner = of_table or Learner(pools, budget)
-    jobs = options["jobs"] or os.cpu_count() or 1
+    jobs = options["jobs"] or cores()
     engine = engine_or_offline(shared, "explain", LocalEngine(learner, batch=32, jobs=jobs))
 
     def say(progress: Progress, counts: Counts) -> None:

@@ -82,7 +82,11 @@ METHODS = {
     "--simulation", envvar="NXTOOLS_METHOD", help="How a model predicts: nx-simulate --method."
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes  [default: as many as cores], or calls of an API under way  [default: 8].",
 )
 @assistant_options
 @ablation_options

@@ -90,10 +90,14 @@ class Mean:
         self._weighted = np.zeros(DRAWS)  # Σ weight x replicate over the units, by draw
         self._weight = np.zeros(DRAWS)
         for part in parts:
-            self.values.extend(part.values)
-            self.absent.update(part.absent)
-            self._weighted += part._weighted
-            self._weight += part._weight
+            self.include(part)
+
+    def include(self, part: Mean) -> None:
+        """Takes in the units of another mean."""
+        self.values.extend(part.values)
+        self.absent.update(part.absent)
+        self._weighted += part._weighted
+        self._weight += part._weight
 
     def add(self, values: Iterable[float], weights: Floats, replicates: Floats) -> None:
         """Units' values, and their weights and replicates in every draw: (units, draws) each."""
@@ -184,6 +188,20 @@ class Summary:
     def fail(self, series: str) -> None:
         """A unit that could not be scored at all."""
         self.failed[series] += 1
+
+    def include(self, other: Summary) -> None:
+        """Takes in the scores that another summary of the same series has."""
+        other._settle()
+        self._documents |= other._documents
+        self.failed.update(other.failed)
+        for name, by_layer in other._means.items():
+            for layer, mean in by_layer.items():
+                self._means[name][layer].include(mean)
+
+    def settled(self) -> Summary:
+        """Itself, with nothing pending: a few numbers for each series, figure and layer."""
+        self._settle()
+        return self
 
     def mean(self, series: str, figure: str, layer: int | None = None) -> Mean:
         """The mean of a figure, over one layer or over all."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nxtools.pattern.learn import Learner
+    from nxtools.pattern.text import Text
     from nxtools.recordings.table import Table
     from nxtools.simulate.tables import PoolIndex as TokenIndex
 
@@ -25,6 +26,7 @@ class Shared:
         self.pool = pool
         self._names: dict[str, list[str]] = {}
         self._learners: dict[str | None, Learner] = {}
+        self._texts: dict[str, Text] = {}
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -58,6 +60,14 @@ class Shared:
                 None if table is None else Counted(table.tokens, table.count),
             )
         return self._learners[name]
+
+    def text(self, which: str) -> Text:
+        """The excerpts of a set's part, laid out for patterns."""
+        if which not in self._texts:
+            from nxtools.pattern.text import Text
+
+            self._texts[which] = Text(self.pool.ids(which), self.lexicon)
+        return self._texts[which]
 
     def names(self, which: str) -> list[str]:
         """Of the excerpts of a set's part of the pool."""

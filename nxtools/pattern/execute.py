@@ -9,18 +9,17 @@ stands before the token only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nxtools.pattern.atoms import ANYTHING, Atom
-from nxtools.pattern.lexicon import Ids, Lexicon
-from nxtools.pattern.sentence import FULL, Context, Pattern, Rule
+from nxtools.pattern.atoms import Atom
+from nxtools.pattern.lexicon import Lexicon
+from nxtools.pattern.sentence import FULL, Pattern, Rule
+from nxtools.pattern.text import Positions, Text
 
 Levels = NDArray[np.float32]
-
-NOWHERE = np.zeros(0, dtype=np.intp)
 
 
 def execute(
@@ -33,26 +32,42 @@ def execute(
     first token is not known, so no context reaches over it.
     Raises InputError for `like` without an embedding.
     """
-    text = _Text(ids, vocabulary)
-    rules_of: dict[Atom, list[Rule]] = {}
+    return run(pattern, Text(ids, vocabulary))
+
+
+def run(pattern: Pattern, text: Text) -> Levels:
+    """The same on excerpts that were laid out, which many patterns may share.
+
+    Where no rule for a spelling, a likeness or a class looks at what stands before, what is said without a
+    context depends on the token alone, and is worked out by id.
+    """
+    tokens: dict[Atom, list[Rule]] = {}
+    others: dict[Atom, list[Rule]] = {}
     for rule in pattern.rules:
-        rules_of.setdefault(rule.current, []).append(rule)
-    named = [rule for atom, rules in rules_of.items() if atom.form == "token" for rule in rules]
-    predicted = np.full(ids.size, pattern.otherwise, dtype=np.float32)
-    refused = np.zeros(ids.size, dtype=bool)
-    for atom, rules in rules_of.items():
-        if atom.form != "token":
-            level, speaks = _most_specific(rules, text)
-            predicted += np.where(speaks, level - pattern.otherwise, 0)
-            refused |= speaks & (level == 0)
-    predicted[refused] = 0
-    if named:
-        level, speaks = _most_specific(named, text)
-        predicted = np.where(speaks, level, predicted)
-    everywhere = np.arange(ids.size) if pattern.shifts else NOWHERE
+        (tokens if rule.current.form == "token" else others).setdefault(rule.current, []).append(rule)
+    by_id = not any(rule.context for rules in others.values() for rule in rules)
+    where = text.named if by_id else text.positions
+    predicted = np.full(text.vocabulary if by_id else text.size, pattern.otherwise, dtype=np.float32)
+    refused = []
+    for atom, rules in others.items():
+        at, levels = _spoken(where(atom), rules, text)
+        predicted[at] += levels - pattern.otherwise
+        refused.append(at[levels == 0])
+    for at in refused:
+        predicted[at] = 0
+    for atom, rules in tokens.items():
+        for rule in rules:
+            if not rule.context:
+                predicted[where(atom)] = rule.level
+    if by_id:
+        predicted = predicted[text.ids]
+    for atom, rules in tokens.items():
+        if any(rule.context for rule in rules):
+            at, levels = _spoken(text.positions(atom), rules, text)
+            predicted[at] = levels
     for shift in pattern.shifts:
-        predicted[text.matches(shift.context, everywhere)] += shift.step
-    return predicted.reshape(ids.shape) / np.float32(FULL)
+        predicted[text.after(shift.context)] += shift.step
+    return predicted.reshape(text.shape) / np.float32(FULL)
 
 
 def names(
@@ -62,59 +77,22 @@ def names(
 
     The others have its background, and what it adds after what stands before them.
     """
-    _, speaks = _most_specific(pattern.rules, _Text(ids, vocabulary))
-    return speaks.reshape(ids.shape)
+    text = Text(ids, vocabulary)
+    matched = np.zeros(text.size, dtype=bool)
+    for rule in pattern.rules:
+        at = text.positions(rule.current)
+        matched[at[text.preceded(rule.context, at)]] = True
+    return matched.reshape(text.shape)
 
 
-class _Text:
-    """Excerpts laid out in one row, and where the atoms of a pattern stand in them."""
+def _spoken(at: Positions, rules: Sequence[Rule], text: Text) -> tuple[Positions, Levels]:
+    """Where the rules for one item, which stands at `at`, match, and what the most specific of those says.
 
-    def __init__(
-        self, ids: NDArray[np.integer], vocabulary: Lexicon | Mapping[int, str] | Sequence[str]
-    ) -> None:
-        self.lexicon = vocabulary if isinstance(vocabulary, Lexicon) else Lexicon(vocabulary)
-        self.ids, self.width = ids.ravel(), ids.shape[1]
-        self.size = max(len(self.lexicon), int(ids.max(initial=-1)) + 1)
-
-    def named(self, atom: Atom) -> Ids:
-        """Ids of an atom; `anything` also takes the ids that have no text."""
-        return np.arange(self.size) if atom == ANYTHING else self.lexicon.ids(atom)
-
-    def among(self, ids: NDArray[np.integer], atom: Atom) -> NDArray[np.bool_]:
-        named = self.named(atom)
-        if len(named) == 1:
-            return np.asarray(ids == named[0])
-        mask = np.zeros(self.size, dtype=bool)
-        mask[named] = True
-        among: NDArray[np.bool_] = mask[ids]
-        return among
-
-    def matches(self, context: Context, current: Ids) -> Ids:
-        """Those of the positions `current` that `context` stands right before, in the same excerpt."""
-        found: Ids = current[current % self.width >= len(context)]
-        for back, atom in enumerate(reversed(context), start=1):
-            found = found[self.among(self.ids[found - back], atom)]
-        return found
-
-
-def _most_specific(rules: Iterable[Rule], text: _Text) -> tuple[Levels, NDArray[np.bool_]]:
-    """For each position the level of the most specific rule that matches, and whether one does.
-
-    Two rules for one item that are equally specific and both match: the stronger one, then the positive one.
+    Two that are equally specific and both match: the stronger one, then the positive one. `at` may be ids
+    where no rule has a context.
     """
-    ordered = sorted(rules, key=lambda rule: (rule.specificity, abs(rule.level), rule.level))
-    levels = np.array([0, *(rule.level for rule in ordered)], dtype=np.float32)
-    last = np.zeros(text.size, dtype=np.int16)  # by id: the last rule without a context that matches, from 1
-    longer: dict[Atom, list[tuple[int, Rule]]] = {}
-    for number, rule in enumerate(ordered, start=1):
-        if rule.context:
-            longer.setdefault(rule.current, []).append((number, rule))
-        else:
-            last[text.named(rule.current)] = number
-    won = last[text.ids]
-    for atom, numbered in longer.items():
-        current = np.flatnonzero(text.among(text.ids, atom))
-        for number, rule in numbered:
-            found = text.matches(rule.context, current)
-            won[found] = np.maximum(won[found], number)
-    return levels[won], won > 0
+    levels = np.full(len(at), np.nan, dtype=np.float32)
+    for rule in sorted(rules, key=lambda rule: (rule.specificity, abs(rule.level), rule.level)):
+        levels[text.preceded(rule.context, at) if rule.context else slice(None)] = rule.level
+    spoken = ~np.isnan(levels)
+    return at[spoken], levels[spoken]

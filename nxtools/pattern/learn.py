@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +13,14 @@ from nxtools.pattern.atoms import LIKENESSES, Form
 from nxtools.pattern.before import Before, tokens_before
 from nxtools.pattern.corpus import Corpus, Counted, Means
 from nxtools.pattern.evidence import Check, Evidence, gathered
-from nxtools.pattern.execute import execute
+from nxtools.pattern.execute import run
 from nxtools.pattern.fit import Budget, Fit, Fitted
 from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, select
 from nxtools.pattern.sentence import Pattern
+from nxtools.pattern.text import Text
 from nxtools.pattern.tree import Numbers
 from nxtools.score.correlation import correlation, excerpt_sums
 
@@ -82,6 +84,10 @@ class Learner:
         self._pool_before = tokens_before(self._place[pool_ids], pool_valid)
         self._validation_before = tokens_before(self._place[validation_ids], validation_valid)
 
+    @cached_property
+    def _validation(self) -> Text:
+        return Text(self.validation_ids, self.lexicon)
+
     def learn(
         self,
         own: Sample,
@@ -133,8 +139,8 @@ class Learner:
             np.concatenate([own.activations, pool[:few]]),
         )
         return sum(
-            _correlation(execute(pattern, ids, self.lexicon), truth)
-            for ids, truth in (mixed, Sample(self.validation_ids, pool))
+            _correlation(run(pattern, text), truth)
+            for text, truth in ((Text(mixed.ids, self.lexicon), mixed.activations), (self._validation, pool))
         )
 
     def _evidence(

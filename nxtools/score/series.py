@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nxtools.errors import InputError
-from nxtools.pattern.execute import execute
+from nxtools.pattern.execute import execute, run
 from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.records import SETS
@@ -215,13 +215,10 @@ def _validation(job: Job) -> Paired | None:
             return None
     else:
         predict = predictor(job)
-        predicted = predict(shown.table.ids)
+        predicted = predict.excerpts(shown.table.ids)
         if target.pool is not None:
-            ids, truth = (
-                target.pool.pool.ids(CALIBRATED_ON),
-                target.pool.activations(target.unit, CALIBRATED_ON),
-            )
-            pool = predict(ids), truth
+            truth = target.pool.activations(target.unit, CALIBRATED_ON)
+            pool = predict.pool(target.pool, CALIBRATED_ON), truth
     return Paired(predicted, shown.table.activations, shown.picks, pool)
 
 
@@ -248,9 +245,9 @@ def _sample(job: Job) -> Sample | Failure:
     try:
         predict = predictor(job)
         if pool is not None and target.pooled is not None:
-            ids, documents = pool.pool.ids(SCORED_ON), tuple(pool.pool.documents_of(SCORED_ON))
-            scored_pool = figures.Pool(target.pooled, predict(ids), documents)
-        predicted = predict(shown.table.ids)
+            documents = tuple(pool.pool.documents_of(SCORED_ON))
+            scored_pool = figures.Pool(target.pooled, predict.pool(pool, SCORED_ON), documents)
+        predicted = predict.excerpts(shown.table.ids)
     except InputError as error:
         return Failure("score", "no-pattern", str(error))
     except ValueError as error:
@@ -266,14 +263,29 @@ def _sample(job: Job) -> Sample | Failure:
     )
 
 
-def predictor(job: Job) -> Callable[[NDArray[Any]], Activations]:
+class Predictor(NamedTuple):
+    """Predicts excerpts by their ids (E, T), and a set's part of the pool."""
+
+    excerpts: Callable[[NDArray[Any]], Activations]
+    pool: Callable[[Shared, str], Activations]
+
+
+def predictor(job: Job) -> Predictor:
+    target = job.target
+    if job.text is not None:
+        pattern, lexicon = parse(job.text), target.lexicon
+        return Predictor(
+            lambda ids: execute(pattern, ids, lexicon), lambda pool, which: run(pattern, pool.text(which))
+        )
+    predict = _by_token(job)
+    return Predictor(predict, lambda pool, which: predict(pool.pool.ids(which)))
+
+
+def _by_token(job: Job) -> Callable[[NDArray[Any]], Activations]:
     target = job.target
     if job.expected is not None:
         expected = job.expected
         return lambda ids: of_excerpts(expected, target.held_out)
-    if job.text is not None:
-        pattern, lexicon = parse(job.text), target.lexicon
-        return lambda ids: execute(pattern, ids, lexicon)
     if job.series in TABLES:
         return target.table(job.series).predict
     table, named = target.baselines(job.literals)

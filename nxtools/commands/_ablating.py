@@ -158,7 +158,7 @@ class Ablation:
                 self.summary.fail(series)
 
     def _baselines(self, target: Target, previous: Previous | None) -> list[_Entry]:
-        from nxtools.score.series import TABLES, Job, predictor
+        from nxtools.score.series import TABLES, Job, by_ids
 
         found: list[_Entry] = []
         for series in self.wanted[1:]:
@@ -168,11 +168,11 @@ class Ablation:
             if series != "null":
                 entry |= {"literals": self.literals} if series == "token-list" else {}
                 job = Job(target, series, literals=self.literals)
-                found.append((series, entry, series, partial(predictor, job)))
+                found.append((series, entry, series, partial(by_ids, job)))
             elif previous is not None and previous.pattern is not None:
                 entry |= {"explanation_of": previous.name, "text": previous.pattern}
                 job = Job(target, series, text=previous.pattern)
-                found.append((series, entry, "pattern", partial(predictor, job)))
+                found.append((series, entry, "pattern", partial(by_ids, job)))
         return found
 
     def _seen_before(self, record: Record) -> Contexts:
@@ -195,7 +195,7 @@ class Ablation:
 def _predictions(target: Target, explanation: Record) -> list[_Entry]:
     """By every simulator whose simulations the explanation carries, or else by running its pattern."""
     from nxtools.explain.pattern import to_run
-    from nxtools.score.series import Job, predictor
+    from nxtools.score.series import Job, by_ids
     from nxtools.stage import Failure
 
     series = series_of(explanation)
@@ -207,7 +207,7 @@ def _predictions(target: Target, explanation: Record) -> list[_Entry]:
     if found or pattern is None:  # words that no pattern says, and that nobody simulated
         return found
     job = Job(target, "explanation", text=pattern)
-    return [(series, explanation, "pattern", partial(predictor, job))]
+    return [(series, explanation, "pattern", partial(by_ids, job))]
 
 
 def _first_of_each(entries: list[_Entry]) -> list[_Entry]:

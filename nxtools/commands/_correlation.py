@@ -217,6 +217,7 @@ class Correlation:
     def _predictions(self, target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
         """By every simulator whose simulations the explanation carries, or else by running its pattern."""
         from nxtools.explain.pattern import to_run
+        from nxtools.score.expected import Expected
         from nxtools.score.series import Job
         from nxtools.stage import Failure
 
@@ -225,9 +226,8 @@ class Correlation:
             self.ceilings.note(by)
             if expected:
                 sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
-                found.append(
-                    (simulator, Job(target, "explanation", expected=expected, sign=sign, **self.of_all))
-                )
+                job = Job(target, "explanation", expected=Expected(expected), sign=sign, **self.of_all)
+                found.append((simulator, job))
             else:
                 message = "every simulation of the held-out excerpts is an error"
                 found.append((simulator, Failure("score", "no-simulation", message)))

@@ -12,8 +12,8 @@ from nxtools.assistant.prompts import Leveled
 from nxtools.explain.showing import Evidence, levels, on_side, seen
 from nxtools.revise.challenge import SORTS, apart, around, counterexamples, dealt
 from nxtools.revise.evidence import New
+from nxtools.score.expected import Expected
 from nxtools.score.figures import short
-from nxtools.score.series import of_excerpts
 from nxtools.stage import Failure
 from nxtools.stream import Record
 from nxtools.unit import Shown, Unit
@@ -149,6 +149,6 @@ def predicted(simulations: Sequence[Record], shown: Shown) -> Activations | Fail
     """What was simulated of excerpts (n, tokens), NaN where nothing was; a failure where all of it failed."""
     expected = {one["excerpt"]: one["expected"] for one in simulations if "expected" in one}
     if expected or not shown.excerpts:
-        return of_excerpts(expected, shown)
+        return Expected(expected).on(shown)
     error = simulations[0]["error"]
     return Failure(error["stage"], error["kind"], error["message"])

@@ -15,7 +15,8 @@ from nxtools.records import Failure
 from nxtools.score.ablation import FIGURES, PICKS, Ablated
 from nxtools.score.calibration import Calibration, fitted
 from nxtools.score.correlation import correlation, excerpt_sums
-from nxtools.score.series import Target, of_excerpts
+from nxtools.score.expected import Expected
+from nxtools.score.series import Target
 from nxtools.subject.replacing import TOLERANCE, Replacement
 from nxtools.unit import Shown
 
@@ -152,7 +153,7 @@ class Held:
         return fitted(kind, self._predicted(made, shown)[rows], shown.table.activations[rows])
 
     def _predicted(self, made: Mapping[str, Any] | Predict, shown: Shown) -> Activations:
-        return of_excerpts(made, shown) if isinstance(made, Mapping) else made(shown.table.ids)
+        return Expected(made).on(shown) if isinstance(made, Mapping) else made(shown.table.ids)
 
     def ablated(
         self,

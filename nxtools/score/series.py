@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from nxtools.pattern.language import parse
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.records import SETS
 from nxtools.score import figures
+from nxtools.score.expected import Expected
 from nxtools.score.figures import Sample, Scored
 from nxtools.score.fit import Paired, fits
 from nxtools.score.replicates import packed
@@ -58,7 +58,7 @@ class Job:
     target: Target
     series: str
     text: str | None = None
-    expected: Mapping[str, Sequence[float | None]] | None = None  # by excerpt
+    expected: Expected | None = None
     sign: str | None = None
     literals: int = 30
     calibration: str | None = None  # one of calibration.KINDS: what else is said then, `fit` says
@@ -171,7 +171,7 @@ def question(
     if job.text is not None:
         fields["text"] = job.text
     elif job.expected is not None:
-        fields["expected"] = _listed(job.expected)
+        fields["expected"] = job.expected.question()
         fields["sign"] = job.sign
     elif job.series in TABLES:
         fields["table"] = table
@@ -210,7 +210,7 @@ def _validation(job: Job) -> Paired | None:
     target = job.target
     shown, pool = target.unit.shown(CALIBRATED_ON), None
     if job.expected is not None:
-        predicted = of_excerpts(job.expected, shown)
+        predicted = job.expected.on(shown)
         if np.isnan(predicted).all():
             return None
     else:
@@ -230,7 +230,7 @@ def _of_simulation(job: Job) -> Record:
         return {}
     shown = job.target.held_out
     found: Record = {}
-    failed = int((np.isnan(of_excerpts(job.expected, shown)) & ~np.isnan(shown.table.activations)).sum())
+    failed = int((np.isnan(job.expected.on(shown)) & ~np.isnan(shown.table.activations)).sum())
     if failed:
         found["failed_tokens"] = failed
     rows = [place for place, pick in enumerate(shown.picks) if pick in ("top", "random")]
@@ -281,33 +281,18 @@ def predictor(job: Job) -> Predictor:
     return Predictor(predict, lambda pool, which: predict(pool.pool.ids(which)))
 
 
+def by_ids(job: Job) -> Callable[[NDArray[Any]], Activations]:
+    """What predicts excerpts by their ids. InputError for what is no pattern, ValueError without evidence."""
+    return predictor(job).excerpts
+
+
 def _by_token(job: Job) -> Callable[[NDArray[Any]], Activations]:
     target = job.target
     if job.expected is not None:
         expected = job.expected
-        return lambda ids: of_excerpts(expected, target.held_out)
+        return lambda ids: expected.on(target.held_out)
     if job.series in TABLES:
         return target.table(job.series).predict
     table, named = target.baselines(job.literals)
     chosen = table if job.series == "token-table" else named
     return chosen.predict
-
-
-def _listed(expected: Mapping[str, Sequence[float | None]]) -> Record:
-    """Simulated activations by excerpt, as a question takes them: whatever their order was."""
-    names = sorted(expected)
-    rows = [expected[name] for name in names]
-    values = np.array(list(chain.from_iterable(rows)), np.float32)
-    return {"excerpts": " ".join(names), "lengths": list(map(len, rows)), "values": values}
-
-
-def of_excerpts(expected: Mapping[str, Sequence[float | None]], shown: Shown) -> Activations:
-    """Simulated activations in the order of the excerpts; NaN where there are none."""
-    shape = shown.table.activations.shape
-    found = [expected.get(excerpt, ()) for excerpt in shown.excerpts]
-    if all(len(row) == shape[1] for row in found):
-        return np.array(list(chain.from_iterable(found)), np.float32).reshape(shape)
-    rows = np.full(shape, np.nan, np.float32)
-    for place, row in zip(rows, found, strict=True):
-        place[: len(row)] = np.array(row, np.float32)
-    return rows

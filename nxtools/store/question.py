@@ -108,10 +108,12 @@ def _as_f32(array: NDArray[Any], where: str) -> NDArray[Any]:
 
     with np.errstate(over="ignore"):
         narrow: NDArray[Any] = array.astype("<f4")
-    if np.any(np.isinf(narrow) & np.isfinite(array)):
+    if array.dtype.itemsize > 4 and np.any(np.isinf(narrow) & np.isfinite(array)):
         raise ValueError(f"{where}: numbers that do not fit in a 32-bit float")
     narrow += 0.0  # turns -0.0 into 0.0
-    narrow[np.isnan(narrow)] = np.nan
+    absent = np.isnan(narrow)
+    if absent.any():
+        narrow[absent] = np.nan  # there are many, and one is enough
     return narrow
 
 

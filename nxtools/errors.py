@@ -5,6 +5,9 @@ Status 1 is not among them: it says that the output is complete and has error re
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class NxError(Exception):
     """An error that is reported in one line: what is wrong, and in brackets what to do."""
@@ -49,3 +52,13 @@ class ModelError(NxError):
 
 class WorkerError(NxError):
     """A process that worked for this one died."""
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Puts the place on InputErrors that are raised inside and have none."""
+    try:
+        yield
+    except InputError as error:
+        error.where = error.where or where
+        raise

@@ -79,9 +79,10 @@ def check_unit(record: Record) -> None:
         raise InputError(f"the field 'unit.sign' is {sign!r}, not {one_of(SIGNS)}")
     if not isinstance(record.get("excerpts"), Folded):
         objects(record, "excerpts")
-    for place, explanation in enumerate(objects(record, "explanations", optional=True)):
-        for name in ("simulations", "scores"):
-            objects(explanation, name, inside=f"explanations[{place}]", optional=True)
+    for scored in ("explanations", "baselines"):
+        for place, one in enumerate(objects(record, scored, optional=True)):
+            for name in ("simulations", "scores"):
+                objects(one, name, inside=f"{scored}[{place}]", optional=True)
 
 
 def objects(record: Record, name: str, *, inside: str = "", optional: bool = False) -> list[Record]:

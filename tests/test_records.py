@@ -137,6 +137,8 @@ UNIT_FAULTS: dict[str, tuple[str, Any, str]] = {
         [{}, {"scores": {}}],
         "the field 'explanations[1].scores' is an object, not an array",
     ),
+    "baselines of another type": ("baselines", {"null": {}}, "the field 'baselines' is an object, not an"),
+    "no scores of a baseline": ("baselines", [{"scores": [7]}], "the field 'baselines[0].scores[0]' is a"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
-from nxtools.errors import InputError, UsageError
+from nxtools.errors import InputError, UsageError, located
 from nxtools.stream import Writer
 
 if TYPE_CHECKING:
@@ -72,12 +72,11 @@ def _imported(file: str) -> list[Puzzle]:
     from nxtools.puzzles.puzzle import imported
 
     try:
-        return imported(orjson.loads(Path(file).read_bytes()))
+        found = orjson.loads(Path(file).read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise InputError(f"cannot be read: {error}", where=file) from error
-    except InputError as error:
-        error.where = error.where or file
-        raise
+    with located(file):
+        return imported(found)
 
 
 def _only(puzzles: list[Puzzle], wanted: str | None) -> list[Puzzle]:

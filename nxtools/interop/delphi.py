@@ -17,10 +17,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from nxtools.errors import InputError
+from nxtools.errors import InputError, located
 from nxtools.interop import sources
 from nxtools.interop.dealing import digest
-from nxtools.interop.fields import located
 from nxtools.records import SETS
 from nxtools.stream import Record
 from nxtools.subject.excerpts import set_of

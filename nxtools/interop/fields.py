@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -83,13 +82,3 @@ class Fields:
 
 def _called(path: str) -> str:
     return f"the field {path!r}" if path else "this"
-
-
-@contextlib.contextmanager
-def located(where: str) -> Iterator[None]:
-    """Puts the place on InputErrors that are raised inside and have none."""
-    try:
-        yield
-    except InputError as error:
-        error.where = error.where or where
-        raise

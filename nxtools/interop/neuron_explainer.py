@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from nxtools.errors import InputError
+from nxtools.errors import InputError, located
 from nxtools.interop import neuron_records, simulation_results, sources
 from nxtools.interop.dealing import Dealer
-from nxtools.interop.fields import Fields, located
+from nxtools.interop.fields import Fields
 from nxtools.interop.neuron_records import Neuron
 from nxtools.records import unit_name
 from nxtools.stream import Record, dump, parsed

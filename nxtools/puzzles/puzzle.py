@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nxtools.errors import InputError
+from nxtools.errors import InputError, located
 from nxtools.pattern.atoms import quote
 from nxtools.puzzles.marked import Sentence, read
 from nxtools.records import SETS
@@ -71,7 +71,7 @@ def ours() -> list[Puzzle]:
 
 
 def _ours(name: str, entry: Record) -> Puzzle:
-    try:
+    with located(f"puzzle {name}"):
         return Puzzle(
             name,
             entry["kind"],
@@ -80,9 +80,6 @@ def _ours(name: str, entry: Record) -> Puzzle:
             tuple(Said(said["text"], said.get("pattern")) for said in entry["false"]),
             {which: tuple(map(read, entry[which].strip().splitlines())) for which in SETS},
         )
-    except InputError as error:
-        error.where = error.where or f"puzzle {name}"
-        raise
 
 
 def imported(found: Any) -> list[Puzzle]:

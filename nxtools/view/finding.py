@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import orjson
 
-from nxtools.errors import InputError
+from nxtools.errors import InputError, located
 from nxtools.folded import folded
 from nxtools.records import check_unit
 from nxtools.stream import Record, chunks, decompressed, lines, opened, shown
@@ -59,12 +59,9 @@ class Wanted:
 def record(line: Line) -> Record:
     """InputError, with its place, for what is no unit."""
     where, data = line
-    try:
+    with located(where):
         found = folded(data)
         check_unit(found)
-    except InputError as error:
-        error.where = error.where or where
-        raise
     return found
 
 

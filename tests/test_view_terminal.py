@@ -306,6 +306,14 @@ def test_what_makes_no_sense_is_said(
     assert said in done.stderr.decode()
 
 
+def test_a_unit_that_cannot_be_shown_says_where_it_stands(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_bytes(dump(unit(0, 3, " not") | {"excerpts": [{"set": "evidence", "pick": "top"}]}))
+    done = run("nx-view", "--unit", "0:3", broken)
+    assert done.returncode == 3
+    assert done.stderr.decode().startswith(f"nx-view: {broken}:1: an excerpt (evidence top): 'tokens' is")
+
+
 def test_units_that_are_there_come_before_the_complaint_about_others(made: Path, run: Run) -> None:
     done = run("nx-view", "--unit", "9:9", "--unit", "0:5", made)
     assert done.returncode == 3 and b"Unit 0:5 " in done.stdout

@@ -194,6 +194,15 @@ def test_units_of_another_run_are_left_out_and_counted(folder: Path) -> None:
     assert Ran.of({"unit": {"fingerprint": "f"}, "recorded": {"context": 0, "bos": None}}) is None
 
 
+def test_units_without_a_maximum_are_none_that_fire(store: Path, folder: Path, tmp_path: Path) -> None:
+    silent, out = tmp_path / "silent.jsonl", tmp_path / "found.jsonl"
+    silent.write_bytes(orjson.dumps(unit_line(folder, 0, 0, stats={})) + b"\n")
+    assert viewed(store, "--text", TEXT, "--json", "-o", out, silent) == 0
+    said = orjson.loads(out.read_bytes())
+    assert (said["units"], said["strongest"], said["of"]) == ([], [], 0)
+    assert said["under"] == [[] for _ in said["tokens"]]
+
+
 # In the terminal
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nxtools.commands._base import Shared, family
-from nxtools.errors import InputError, UsageError
+from nxtools.errors import InputError, UsageError, located
 from nxtools.records import one_of
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ def show(shared: Shared, names: Sequence[str], options: dict[str, Any]) -> int:
     with Writer(shared.output) as out:
         for line in _chosen(Search(names, on_bad), options):
             unit = record(line)
-            complete(unit)
-            text = drawn(
-                page(unit), to_file=shared.output != "-", light=options["light"], count=options["excerpts"]
-            )
+            with located(line[0]):
+                complete(unit)
+                shown = page(unit)
+            to_file = shared.output != "-"
+            text = drawn(shown, to_file=to_file, light=options["light"], count=options["excerpts"])
             out.write_line(text.encode("utf-8", "replace"))
             out.flush()
     return shared.status(Counts(skipped=len(skipped)))

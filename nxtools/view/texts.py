@@ -171,10 +171,9 @@ class Watch:
         Each of `units`: `address`, `name`, `sign`, `text`, `by`, `score`, `max` (the activation that is a
         share of 1), and by token its `values` and `shares`.
         """
-        shares = np.stack([share(one, row) for one, row in zip(units, values, strict=True)] or [values])
-        strength = np.nan_to_num(
-            np.stack([side(one, row) for one, row in zip(units, shares, strict=True)] or [values])
-        )
+        shares = np.array([share(*one) for one in zip(units, values, strict=True)]).reshape(values.shape)
+        strength = np.array([side(*one) for one in zip(units, shares, strict=True)]).reshape(values.shape)
+        strength = np.nan_to_num(strength)
         under = [_highest(column, self.each) for column in strength.T]
         overall = _highest(strength.max(axis=1, initial=0.0), max(self.each, 10))
         listed = list(dict.fromkeys([*overall, *(place for places in under for place in places)]))

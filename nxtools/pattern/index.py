@@ -46,7 +46,7 @@ class PoolIndex:
         self.valid = valid
         self._same_text = lexicon.one_per_text()
         self._tokens, self._at = self._same_text[ids].ravel(), np.flatnonzero(valid.ravel())
-        self._keys: list[Keys] = []
+        self._keys: list[Keys] = []  # of each length, ascending, and -1 for what is beyond them
         self._first: list[int] = []
         found, self.contexts = self._walk(ids, valid, None)
         self.of_position = found
@@ -60,7 +60,7 @@ class PoolIndex:
     @property
     def alone(self) -> int:
         """How many contexts are a token alone."""
-        return len(self._keys[0])
+        return len(self._keys[0]) - 1
 
     def sums(self, values: Floats) -> Floats:
         """(contexts,): the sum of `values` (positions,) over the positions of each context."""
@@ -98,31 +98,31 @@ class PoolIndex:
         column = at % valid.shape[1]
         found = np.full((len(at), LONGEST), -1, dtype=np.intp)
         going = np.arange(len(at))  # positions whose context so far is known
-        shorter = np.full(len(at), -1, dtype=np.intp)
+        keys: Keys = tokens[at]
         parts = []
         count = 0 if base is None else len(base)
         for back in range(LONGEST):
-            going, shorter = going[column[going] >= back], shorter[column[going] >= back]
-            keys = (shorter + 1).astype(np.int64) * vocabulary + tokens[at[going] - back]
             numbers = np.full(len(keys), -1, dtype=np.intp) if base is None else self._known(back, keys)
-            new = numbers < 0
+            new = np.flatnonzero(numbers < 0)
             unique, inverse, occurrences = np.unique(keys[new], return_inverse=True, return_counts=True)
             often = occurrences >= (OFTEN if back else 1)
-            numbers[new] = np.where(often, count + np.cumsum(often) - 1, -1)[inverse]
+            numbers[new] = np.where(often, np.cumsum(often) + (count - 1), -1)[inverse]
             added = unique[often]
             parts.append((added % vocabulary, added // vocabulary - 1, np.full(len(added), back + 1)))
             if base is None:
-                self._keys.append(added)
+                self._keys.append(np.append(added, -1))
                 self._first.append(count)
             count += len(added)
-            going, shorter = going[numbers >= 0], numbers[numbers >= 0]
-            found[going, back] = shorter
+            on = np.flatnonzero(numbers >= 0)
+            going, numbers = going[on], numbers[on]
+            found[going, back] = numbers
+            on = np.flatnonzero(column[going] > back)
+            going = going[on]
+            keys = (numbers[on] + 1) * vocabulary + tokens[at[going] - (back + 1)]
         token, parent, length = (np.concatenate(column) for column in zip(*parts, strict=True))
         return found, tree(token, parent, length) if base is None else grown(base, token, parent, length)
 
     def _known(self, back: int, keys: Keys) -> Numbers:
         known = self._keys[back]
-        if not len(known):
-            return np.full(keys.shape, -1, dtype=np.intp)
-        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        place = np.searchsorted(known[:-1], keys)
         return np.where(known[place] == keys, place + self._first[back], -1)

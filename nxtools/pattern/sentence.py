@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nxtools.errors import InputError
 from nxtools.pattern.atoms import FORMS, Atom, quote
@@ -106,6 +107,10 @@ class Pattern:
         return before + sum(group.literals for group in self.groups)
 
     def __str__(self) -> str:
+        return self._sentence
+
+    @cached_property
+    def _sentence(self) -> str:
         positive = [_say(group, 1) for group in self.groups if group.peak >= 0]
         negative = [_say(group, -1) for group in self.groups if group.peak < 0]
         if negative:

@@ -6,6 +6,8 @@ this tree and looks at no position.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +35,7 @@ class Contexts:
     head: Numbers
     extensions: Numbers
     starts: Numbers
-    added: dict[int, list[int]]
+    added: Mapping[int, list[int]]
 
     def __len__(self) -> int:
         return len(self.token)
@@ -76,14 +78,16 @@ def tree(token: Numbers, parent: Numbers, length: Numbers) -> Contexts:
 def grown(pool: Contexts, token: Numbers, parent: Numbers, length: Numbers) -> Contexts:
     """The contexts of a pool and after them those that a unit adds."""
     parents = np.concatenate([pool.parent, parent])
-    head = np.concatenate([pool.head, np.arange(len(pool), len(parents))])
-    added: dict[int, list[int]] = {}
-    for number, shorter in enumerate(parent.tolist(), start=len(pool)):
-        if shorter >= 0:
-            head[number] = head[shorter]
-        while shorter >= 0:
-            added.setdefault(shorter, []).append(number)
-            shorter = int(parents[shorter])
+    numbers = np.arange(len(pool), len(parents))
+    head = np.concatenate([pool.head, numbers])
+    added: defaultdict[int, list[int]] = defaultdict(list)
+    shorter = parent
+    while len(numbers := numbers[shorter >= 0]):
+        shorter = shorter[shorter >= 0]
+        head[numbers] = shorter  # in the end the shortest
+        for extended, number in zip(shorter.tolist(), numbers.tolist(), strict=True):
+            added[extended].append(number)
+        shorter = parents[shorter]
     return Contexts(
         np.concatenate([pool.token, token]),
         parents,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,6 +19,7 @@ from nxtools.recordings.layer import Layer
 from nxtools.records import SETS
 
 OpenBlob = Callable[[str], memoryview]
+Places = NDArray[np.int64]
 
 
 def pack_tokens(layer: Layer) -> bytes:
@@ -73,6 +75,16 @@ class Pool:
     def _members(self) -> dict[str, NDArray[np.int64]]:
         return {name: np.flatnonzero(self._set == number) for number, name in enumerate(SETS)}
 
+    @cached_property
+    def _places(self) -> dict[str, list[tuple[dict[str, NDArray[Any]], Places, Places]]]:
+        """By set, of each part its arrays, which of the set's excerpts it has, and where."""
+        places = {}
+        for name, members in self._members.items():
+            source, place = self._source[members], self._place[members]
+            mine = [(arrays, np.flatnonzero(source == part)) for part, arrays in enumerate(self._parts)]
+            places[name] = [(arrays, rows, place[rows]) for arrays, rows in mine if len(rows)]
+        return places
+
     def ids(self, which: str) -> NDArray[np.int32]:
         """Token ids (excerpts, tokens) of a set's part of the pool."""
         return self._ids[self._members[which]]
@@ -95,12 +107,8 @@ class Pool:
 
     def activations(self, column: int, which: str) -> NDArray[np.float32]:
         """A unit's activations (excerpts, tokens) on a set's part; NaN where a position is left out."""
-        members = self._members[which]
-        rows = np.empty(self._ids[members].shape, np.float32)
-        source, place = self._source[members], self._place[members]
-        for number, arrays in enumerate(self._parts):
-            mine = np.flatnonzero(source == number)
-            if len(mine):
-                at = place[mine]
-                rows[mine] = decode_rows(arrays["row"][column, at], arrays["scale"][column, at])
+        places = self._places[which]
+        rows = np.empty((sum(len(mine) for _, mine, _ in places), self._ids.shape[1]), np.float32)
+        for arrays, mine, at in places:
+            rows[mine] = decode_rows(arrays["row"][column, at], arrays["scale"][column, at])
         return rows

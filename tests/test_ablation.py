@@ -623,13 +623,18 @@ def test_a_pipe_with_contexts_longer_than_excerpts(run: Run, subject: Path) -> N
         assert unit["explanations"][0]["scores"][0]["error"]["kind"] == kind
         assert [entry["error"]["kind"] for entry in unit["effects"]] == [kind] * 2
 
-    # The second time nothing is computed, and torch is not there.
+    # The second time nothing is computed, and torch is not there; the drawing is the same.
+    drawing = run("cat plot.svg && rm plot.svg").stdout
     program = "import sys; sys.modules['torch'] = None; from nxtools.commands.score import main; main()"
     options = f"{options} --offline told.jsonl"
     again = run(sys.executable, "-c", program, *options.split(), env={"PYTHONPATH": str(ROOT)})
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == done.stdout.splitlines()[:2]
-    assert "0 replacements computed" in again.stderr.decode() and (run("test -s plot.svg").returncode == 0)
+    assert "0 replacements computed" in again.stderr.decode()
+    assert run("cat plot.svg").stdout == drawing
+    elsewhere = run(f"nx-score {options} --plot nowhere/plot.svg")
+    assert (elsewhere.returncode, elsewhere.stdout) == (3, again.stdout)
+    assert b"nowhere/plot.svg: cannot be written" in elsewhere.stderr
 
 
 def test_other_scores_stay_on_the_line(run: Run, subject: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 _STEPS = 200  # points of a curve: finer than a line is wide
+_UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}
 _LEGEND, _HANDLE = 140, 9  # characters beside each other under a plot, and what a line before them takes
 
 Layers = Mapping[int, Estimate]
@@ -42,7 +43,7 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("--plot needs matplotlib", hint="pip install 'nxtools[plot]'") from error
-    with rc_context({"svg.hashsalt": "nxtools", "svg.fonttype": "none", "font.size": 9}):
+    with rc_context({"font.size": 9}):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         _shares(left, values, named, share)
@@ -51,7 +52,7 @@ def draw(
         columns = max(1, min(4, len(names), _LEGEND // (max(map(len, names), default=0) + _HANDLE)))
         figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         figure.set_figheight(3.6 + 0.17 * (-(-len(names) // columns) - 1))
-        _save(figure, path)
+        save(figure, path)
 
 
 def _shares(axes: Axes, values: Mapping[str, Floats], named: str, title: str) -> None:
@@ -99,11 +100,14 @@ def _plain(text: str) -> str:
     return " " * text.startswith("_") + text.replace("$", r"\$")
 
 
-def _save(figure: Figure, path: str) -> None:
-    """Without the date and the program's name, which would make each drawing another."""
+def save(figure: Figure, path: str) -> None:
+    """Without the date and the program's name, which would make each drawing another. OutputError."""
+    from matplotlib import rc_context
+
     kind = Path(path).suffix.lstrip(".")
-    nameless = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    nameless = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}, "pdf": _UNDATED}[kind]
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=kind, metadata=nameless, dpi=150)
+    with rc_context({"svg.hashsalt": "nxtools", "svg.fonttype": "none"}):
+        figure.savefig(drawn, format=kind, metadata=nameless, dpi=150)
     with Writer(path) as out:
         out.write_line(drawn.getvalue())

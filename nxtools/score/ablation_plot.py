@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nxtools.report.plot import save
+
 FORMATS = (".svg", ".png", ".pdf")
 LOWEST = -1.0  # scores below it are drawn at the edge
 
 
 def plot(points: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """points: by series (correlation, ablation score) of each unit, top and random excerpts."""
+    """points: by series (correlation, ablation score) of each unit, top and random excerpts.
+
+    OutputError when the file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 5.0), layout="constrained")
@@ -26,5 +31,4 @@ def plot(points: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> Non
     axes.set_ylim(LOWEST - 0.05, 1.05)
     if points:
         axes.legend()
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    figure.savefig(path, dpi=150, metadata=metadata)
+    save(figure, str(path))

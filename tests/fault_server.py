@@ -156,7 +156,8 @@ class FaultServer:
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
         if fault is not None and fault.isdigit():
-            error = orjson.dumps({"error": {"message": f"made up {fault}", "code": None, "param": None}})
+            message = f"made up {fault} for {handler.headers['Authorization']}"
+            error = orjson.dumps({"error": {"message": message, "code": None, "param": None}})
             handler.say(int(fault), error, {"Retry-After": "0.05"} if fault == "429" else None)
             return
         answer = self.answer(path, body)

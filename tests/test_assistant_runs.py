@@ -182,12 +182,12 @@ def test_what_calls_are_too_many_is_left_for_the_next_run(run: Run, lines: bytes
 def test_no_key_reaches_the_stream_the_store_or_a_message(run: Run, lines: bytes, tmp_path: Path) -> None:
     few = lines.splitlines(keepends=True)[0]
     key = "sk-very-secret-key"
-    for status in (None, "401", "404", "500"):
+    for status in (None, "400", "401", "404", "500"):
         with FaultServer(helpful, lambda number, status=status: status) as server:
             words = ["nx-explain", "--explainer", "openai:m", "--base-url", server.url]
             words += ["--with-option", "retries=0"]
-            done = run(*words, stdin=few, env={"NXTOOLS_API_KEY": key})
-            assert done.returncode == {None: 0, "500": 1}.get(status, 4)
+            done = run(*words, stdin=few, env={"NXTOOLS_API_KEY": key, "NXTOOLS_DEBUG": "1"})
+            assert done.returncode == {None: 0, "400": 1, "500": 1}.get(status, 4)
             assert server.headers[0]["authorization"] == f"Bearer {key}"
             assert key.encode() not in done.stdout + done.stderr
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -97,12 +97,13 @@ class Server:
 
             if isinstance(error, openai.NotFoundError | openai.BadRequestError | ValueError):
                 return None  # a server that does not say what it serves
-            raise self._unusable(error) from error
+            raise self._unusable(error) from None
 
     def send(
         self, path: str, body: Mapping[str, Any], *, probing: bool = False, retries: int | None = None
     ) -> dict[str, Any]:
-        """What the server answers. Raises Unanswered, Malformed, or ModelError where no call can work.
+        """What the server answers. Raises Unanswered, Malformed, or ModelError where no call can work: not
+        from the client's errors, since what a server says may have the key in it and tracebacks are printed.
 
         probing: an error of the server is an answer too. retries: others than the client's.
         """
@@ -115,13 +116,13 @@ class Server:
             if not probing and self._adapt(body, error):
                 return self.send(path, self.fitted(body))
             too_long = error.code == "context_length_exceeded" or "context" in str(error).lower()
-            raise Unanswered("too-long" if too_long else "refused", self.safe(error.message)) from error
+            raise Unanswered("too-long" if too_long else "refused", self.safe(error.message)) from None
         except openai.APIStatusError as error:
             self._reached = True
             ended = error.status_code in (401, 403) or error.code == "insufficient_quota"
             if ended or (error.status_code == 404 and not probing):
-                raise self._unusable(error) from error
-            raise Unanswered(f"http-{error.status_code}", self.safe(error.message)) from error
+                raise self._unusable(error) from None
+            raise Unanswered(f"http-{error.status_code}", self.safe(error.message)) from None
         except openai.APIConnectionError as error:
             if not self._reached and retries is None:
                 raise self._unusable(error) from error

@@ -100,7 +100,8 @@ class Pools:
         from nxtools.store import MissingBlob
 
         try:
-            return Shared(Pool(digest, self.blob))
+            like = next((opened for opened in self._open.values() if opened is not None), None)
+            return Shared(Pool(digest, self.blob, like.pool if like else None), like)
         except MissingBlob as error:
             warn_once(
                 f"{self.command}: {error.message}: going on without the random pool "

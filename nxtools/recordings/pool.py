@@ -52,22 +52,43 @@ def pack_places(tokens: str, vocabulary: str, embedding: str | None, layer: Laye
     return pack({"source": layer.pool.source, "place": layer.pool.place}, facts)
 
 
-class Pool:
-    """The pool as later commands see it. Raises InputError (MissingBlob) where a part of it is gone."""
+class Tokens:
+    """What the pools of all layers of a run have in common; `digests` tell one run's from another's."""
 
-    def __init__(self, digest: str, open_blob: OpenBlob) -> None:
+    def __init__(self, digests: tuple[str, str, str | None], open_blob: OpenBlob) -> None:
+        self.digests = digests
+        tokens, vocabulary, embedding = digests
+        arrays, names = unpack(open_blob(tokens))
+        self.documents: list[str] = names["documents"]
+        self.ids, self.counted = arrays["ids"], arrays["counted"]
+        self.set, self.names = arrays["set"], arrays["excerpt"]
+        self.vocabulary: list[str] = orjson.loads(bytes(open_blob(vocabulary)))  # by token id
+        self.embedding: NDArray[np.float32] | None = None  # (ids, dimensions)
+        if embedding:
+            rows, _ = unpack(open_blob(embedding))
+            self.embedding = decode_rows(rows["row"], rows["scale"])
+
+
+class Pool:
+    """The pool as later commands see it. Raises InputError (MissingBlob) where a part of it is gone.
+
+    like: that of another layer, whose tokens are taken where they are the same.
+    """
+
+    def __init__(self, digest: str, open_blob: OpenBlob, like: Pool | None = None) -> None:
         self.digest = digest
         places, facts = unpack(open_blob(digest))
-        tokens, names = unpack(open_blob(facts["tokens"]))
+        digests = facts["tokens"], facts["vocabulary"], facts["embedding"]
+        self.tokens: Tokens
+        if like is not None and like.tokens.digests == digests:
+            self.tokens = like.tokens
+        else:
+            self.tokens = Tokens(digests, open_blob)
         self.sizes: list[int] = facts["sizes"]
-        self.documents: list[str] = names["documents"]
-        self._ids, self._counted = tokens["ids"], tokens["counted"]
-        self._set, self._names = tokens["set"], tokens["excerpt"]
-        self.vocabulary: list[str] = orjson.loads(bytes(open_blob(facts["vocabulary"])))  # by token id
-        self.embedding: NDArray[np.float32] | None = None  # (ids, dimensions)
-        if facts["embedding"]:
-            rows, _ = unpack(open_blob(facts["embedding"]))
-            self.embedding = decode_rows(rows["row"], rows["scale"])
+        self.documents, self.vocabulary = self.tokens.documents, self.tokens.vocabulary
+        self.embedding = self.tokens.embedding
+        self._ids, self._counted = self.tokens.ids, self.tokens.counted
+        self._set, self._names = self.tokens.set, self.tokens.names
         self._source, self._place = places["source"], places["place"]
         self._parts = [unpack(open_blob(blob))[0] for blob in facts["parts"]]
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nxtools import progress
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from nxtools.stage import Step
     from nxtools.store import Store
 
-LINES = 64  # of a block
 AHEAD = 4  # blocks a process that may be read, counting those that wait for one before them
 
-Piece = (
-    bytes | tuple[int, int]
-)  # of a line that goes out: as it is, or from where to where in the line that came
+_NUMBER = "\0number"  # where a unit carries the number of its line in the block; never written
+
+# Of a line that goes out: bytes, or from where to where in the line that came.
+Piece = bytes | tuple[int, int]
 
 
 class Work(Protocol):
@@ -56,21 +55,41 @@ class Work(Protocol):
 
 
 @dataclass
+class Each:
+    """Work that looks at every unit alone, and notes nothing."""
+
+    begin: Callable[[Store], Callable[[Record], Step]]
+
+    def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
+        return units
+
+    def seen(self) -> None:
+        pass
+
+    def see(self, seen: None) -> None:
+        pass
+
+
+@dataclass
 class Block:
     """Some lines, where each came from, and the line before them."""
 
-    before: bytes
+    before: bytes  # the last line that was a unit
     lines: list[tuple[str, bytes]]
 
 
 @dataclass
 class Done:
-    """What came of a block: lines that go out, in pieces, and the error that stands behind them."""
+    """What came of a block: lines that go out, each by its number and in pieces, and the error behind them.
 
-    lines: list[list[Piece]]
+    bad: what was wrong with lines that were left out.
+    """
+
+    lines: list[tuple[int, list[Piece]]]
     counts: Counts
-    seen: Any
     warnings: list[str]
+    bad: list[InputError]
+    seen: Any = None
     error: InputError | None = None
 
 
@@ -80,6 +99,7 @@ class Side:
 
     work: Work
     store: Callable[[], AbstractContextManager[Store]]
+    keep_going: bool = False
 
     def __call__(self, blocks: list[Block]) -> list[Done]:
         spare_the_collector()
@@ -88,15 +108,25 @@ class Side:
     def _done(self, block: Block) -> Done:
         self.work.seen()  # what another process had noted when this one began
         with progress.kept() as warnings, self.store() as store:
-            reading = _Reading(block)
+            bad: list[InputError] = []
+            reading = _Reading(block, bad if self.keep_going else None)
             units = iter(self.work.prepare(reading))
             next(units, None)  # the one before
-            loop = Loop(units, checked(self.work.begin(store)), store, where=lambda: reading.where)
-            done = Done([], loop.counts, None, warnings)
+            loop = Loop(
+                units,
+                checked(self.work.begin(store)),
+                store,
+                where=lambda: reading.where,
+                keep_going=self.keep_going,
+                on_bad=bad.append,
+            )
+            done = Done([], loop.counts, warnings, bad)
             try:
-                done.lines += map(_pieces, loop)
+                for unit in loop:
+                    done.lines.append((unit.pop(_NUMBER), _pieces(unit)))
             except InputError as error:
                 done.error = error
+        done.counts.skipped = len(bad)
         done.seen = self.work.seen()
         return done
 
@@ -109,22 +139,34 @@ def spare_the_collector() -> None:
 
 
 class _Reading:
-    """The units of a block, the one before it first."""
+    """The units of a block, the one before it first; each knows the number of its line.
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
+    bad: takes what is wrong with a line; None: it is raised.
+    """
+
+    def __init__(self, block: Block, bad: list[InputError] | None) -> None:
+        self.block, self.bad = block, bad
         self.where = ""
 
     def __iter__(self) -> Iterator[Record]:
-        for where, line in chain([("", self.block.before)], self.block.lines):
+        for number, (where, line) in enumerate([("", self.block.before), *self.block.lines], start=-1):
             self.where = where
             try:
-                record = folded(line)
-                check_unit(record)
+                record = _unit(line)
             except InputError as error:
                 error.where = error.where or self.where
-                raise
-            yield record
+                if self.bad is None:
+                    raise
+                self.bad.append(error)
+            else:
+                record[_NUMBER] = number
+                yield record
+
+
+def _unit(line: bytes) -> Record:
+    record = folded(line)
+    check_unit(record)
+    return record
 
 
 def _pieces(unit: Record) -> list[Piece]:
@@ -135,7 +177,8 @@ def _pieces(unit: Record) -> list[Piece]:
 
 
 class Divided:
-    """Lines of a reader, from where it stands, done by `jobs` processes: iterate it for what goes out.
+    """Lines of a reader, from where it stands, done by `jobs` processes, `lines` at a time: iterate it for
+    what goes out.
 
     counts: of all blocks so far. InputError as of the loop, behind the lines before it.
     """
@@ -146,15 +189,20 @@ class Divided:
         work: Work,
         store: Callable[[], AbstractContextManager[Store]],
         jobs: int,
+        lines: int,
+        *,
         before_waiting: Callable[[], None] = lambda: None,
+        keep_going: bool = False,
+        on_bad: Callable[[InputError], None] = lambda error: None,
     ) -> None:
         from nxtools.parallel import Workers
 
         self.counts = Counts()
         self._reader, self._work = reader, work
-        self._before_waiting = before_waiting
-        self._most = AHEAD * jobs
-        self._workers: Workers = Workers(Side(work, store), jobs, fork=True)
+        self._before_waiting, self._on_bad = before_waiting, on_bad
+        self._before = reader.line
+        self._lines, self._most = lines, AHEAD * jobs
+        self._workers: Workers = Workers(Side(work, store, keep_going), jobs, fork=True)
         self._blocks: deque[Block] = deque()  # those whose lines have not gone out, in order
         self._error: InputError | None = None  # what ended the reading
 
@@ -175,7 +223,10 @@ class Divided:
     def _out(self, block: Block, done: Done) -> Iterator[list[bytes]]:
         for warning in done.warnings:
             progress.warn_once(warning)
-        for (_, line), pieces in zip(block.lines, done.lines, strict=False):  # an error ends them early
+        for error in done.bad:
+            self._on_bad(error)
+        for number, pieces in done.lines:
+            line = block.lines[number][1]
             yield [line[slice(*piece)] if isinstance(piece, tuple) else piece for piece in pieces]
         self.counts.add(done.counts)
         self._work.see(done.seen)
@@ -187,13 +238,17 @@ class Divided:
         ended = self._error is not None
         if ended or len(self._blocks) >= self._most or (self._blocks and not self._reader.ready()):
             return ()
-        before = self._reader.line
         try:
-            lines = self._reader.take(LINES)
+            lines = self._reader.take(self._lines)
         except InputError as error:
             self._error = error
             return ()
         if not lines:
             return ()
-        self._blocks.append(Block(before, lines))
+        self._blocks.append(Block(self._before, lines))
+        for _, line in reversed(lines):
+            with suppress(InputError):
+                _unit(line)
+                self._before = line
+                break
         return [self._blocks[-1]]

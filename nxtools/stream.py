@@ -166,7 +166,7 @@ class Reader:
         self.on_bad = on_bad
         self.skipped = 0
         self.where = shown(self.names[0])
-        self.line = b""  # the latest
+        self.line = b""  # the latest that was a record
         self._lines: deque[Line] = deque()
         self._file: BinaryIO | None = None
         self._unread = self._all()
@@ -179,9 +179,9 @@ class Reader:
                 for come in lines(decompressed(chunks(self._file), name), name):
                     self._lines = deque(come)
                     while self._lines:
-                        number, self.line = self._lines.popleft()
+                        number, line = self._lines.popleft()
                         self.where = f"{shown(name)}:{number}"
-                        yield self.line
+                        yield line
             self._file = None
 
     def __iter__(self) -> Iterator[Record]:
@@ -196,6 +196,7 @@ class Reader:
                 self.skipped += 1
                 self.on_bad(error)
             else:
+                self.line = line
                 yield record
 
     def take(self, most: int) -> list[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nxtools import progress
-from nxtools.divided import LINES, Divided
+from nxtools.divided import Divided
 from nxtools.errors import InputError, WorkerError
 from nxtools.folded import folded
 from nxtools.records import check_unit
@@ -29,6 +29,7 @@ from nxtools.stage import LocalEngine, Question, Step
 from nxtools.store import Store
 from nxtools.stream import Reader, Record, dump
 
+LINES = 64  # that nx-score gives to a process at a time
 MANY = 5 * LINES + 7
 
 
@@ -71,6 +72,28 @@ def test_any_number_of_processes_writes_the_same_bytes_and_says_the_same(
     assert three.stderr.splitlines()[:-1] == one.stderr.splitlines()[:-1]
     again = run("nx-score", "--jobs", 3, "--cache", "c3", stdin=lines(many))
     assert (again.stdout, scores(again.stderr)[0]) == (one.stdout, 0)
+
+
+@pytest.mark.parametrize("name", ["nx-explain", "nx-simulate"])
+def test_other_commands_do_too(run: Run, many: list[Record], name: str) -> None:
+    one, three = (run(name, "--jobs", jobs, "--cache", f"c{jobs}", stdin=lines(many)) for jobs in (1, 3))
+    assert (one.returncode, three.returncode) == (0, 0)
+    assert three.stdout == one.stdout and one.stdout.count(b"\n") == MANY
+    again = run(name, "--jobs", 3, "--cache", "c3", stdin=lines(many))
+    assert (again.stdout == one.stdout and b" 0 failed" in again.stderr) or b" computed" not in again.stderr
+
+
+def test_lines_that_are_skipped_are_said_and_counted_in_order(run: Run, many: list[Record]) -> None:
+    """At the borders of blocks, too: the null of a unit is that of the last line that was a unit."""
+    given = lines(many).splitlines(keepends=True)
+    for number in (3, LINES - 1, LINES, 2 * LINES - 2, 2 * LINES - 1, 3 * LINES, 4 * LINES - 1, MANY - 1):
+        given[number] = b'{"kind":"unit"}\n' if number % 2 else b"[\n"
+    given[3 * LINES + 5 : 4 * LINES + 20] = [b"{\n"] * (LINES + 15)
+    words = ["nx-score", "--no-cache", "--keep-going", "--jobs"]
+    one, three = (run(*words, jobs, stdin=b"".join(given)) for jobs in (1, 3))
+    assert one.returncode == three.returncode == 1
+    assert three.stdout == one.stdout and three.stderr == one.stderr
+    assert one.stderr.count(b"; skipped\n") == 7 + LINES + 15
 
 
 @pytest.mark.parametrize("line", [LINES + 30, MANY])
@@ -197,7 +220,7 @@ def store(tmp_path: Path) -> Callable[[], Store]:
 def divided(path: Path, work: Squaring, store: Callable[[], Store]) -> list[Record]:
     reader = Reader([str(path)], check_unit, parse=folded)
     assert next(iter(reader))["unit"]["index"] == 0, "one line is read before others take over"
-    with closing(iter(Divided(reader, work, store, 2))) as found:
+    with closing(iter(Divided(reader, work, store, 2, 20))) as found:
         return [orjson.loads(b"".join(pieces)) for pieces in found]
 
 
@@ -255,5 +278,5 @@ def test_lines_that_are_taken_are_those_that_would_be_read(
             continue
         assert len(taken) <= number
         read += [orjson.loads(line)["n"] for _, line in taken]
-        assert not taken or taken[-1] == (f"{path}:{read[-1] + 1}", reader.line)
+        assert not taken or taken[-1][0] == f"{path}:{read[-1] + 1}"
     assert read == list(range(there))

@@ -62,7 +62,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
     if not by_pattern:
         return _by_model(shared, options, one.step, scoring, say)
     check_unused("patterns", "simulation")
-    division = division_of(shared, one, options["jobs"]) if scoring.by_lines else None
+    division = division_of(one, options["jobs"]) if scoring.by_lines else None
     return run_units(
         shared, one.begin, prepare=scoring.prepare, each=scoring.each, finish=say, division=division
     )

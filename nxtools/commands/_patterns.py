@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 from nxtools.commands._explained import with_explanation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nxtools.commands._pools import Pools
     from nxtools.explain.table import TableLearner
     from nxtools.pattern.fit import Budget
     from nxtools.stage import Engine, Step
+    from nxtools.store import Store
     from nxtools.stream import Record
     from nxtools.unit import Unit
 
 
 @dataclass(frozen=True)
 class Learner:
-    """The engine's function: what it needs to learn patterns, wherever it runs."""
+    """The engine's function: what it needs to learn patterns, wherever it runs. `missing`: none ever is."""
 
     pools: Pools
     budget: Budget
+    missing: list[str] = field(default_factory=list)
 
     def __call__(self, units: list[Any]) -> list[Any]:
         from nxtools.explain.pattern import explain
@@ -104,6 +106,28 @@ class OfTable:
             return _explained(record, by, answer)
 
         return step
+
+
+@dataclass
+class Learning:
+    """A learner's work on all units, here or in several processes."""
+
+    learner: Learner | OfTable
+    engine: Engine
+
+    def begin(self, store: Store) -> Callable[[Record], Step]:
+        return self.learner.step(self.engine)
+
+    def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
+        return units
+
+    def seen(self) -> list[str]:
+        missing = [*self.learner.missing]
+        self.learner.missing.clear()
+        return missing
+
+    def see(self, seen: list[str]) -> None:
+        self.learner.missing.extend(seen)
 
 
 def _by(budget: Budget) -> Record:

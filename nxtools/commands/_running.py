@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from nxtools.store import Store
 
 
+LINES = 64  # where a unit takes about a millisecond
+
+
 class Division(NamedTuple):
-    """What several processes do, and how many."""
+    """What several processes do, how many they are, and of how many lines at a time."""
 
     work: Work
     jobs: int
+    lines: int
 
 
 class OfflineEngine:
@@ -58,7 +62,7 @@ def run_units(
     the end what came of it. With a `division` other processes take over as soon as something had to be
     computed. Excerpts are Folded: `excerpts_of` reads them, `unfolded` is for changing them.
     """
-    from nxtools.divided import LINES, Divided, spare_the_collector
+    from nxtools.divided import Divided, spare_the_collector
     from nxtools.folded import checked, folded, written
     from nxtools.records import check_unit
     from nxtools.stage import Counts, Loop
@@ -72,7 +76,7 @@ def run_units(
         """All units, or those before others take over."""
         for number, unit in enumerate(units, start=1):
             yield unit
-            if division is not None and number >= LINES and loop.counts.computed:
+            if division is not None and number >= division.lines and loop.counts.computed:
                 return
 
     with shared.open_store() as store, Writer(shared.output) as out:
@@ -93,7 +97,16 @@ def run_units(
                 progress.step()
         counts.add(loop.counts)
         if division is not None and loop.counts.computed:
-            divided = Divided(reader, division.work, shared.open_store, division.jobs, out.flush)
+            divided = Divided(
+                reader,
+                division.work,
+                shared.open_store,
+                division.jobs,
+                division.lines,
+                before_waiting=out.flush,
+                keep_going=shared.keep_going,
+                on_bad=shared.on_bad,
+            )
             with contextlib.closing(iter(divided)) as lines:
                 for line in lines:
                     out.write_line(*line)
@@ -104,13 +117,10 @@ def run_units(
     return shared.status(counts)
 
 
-def division_of(shared: Shared, work: Work, jobs: int) -> Division | None:
-    """Work for so many processes, 0 for as many as there are cores; None where it is done here.
-
-    Lines that cannot be read are skipped here only: which unit is before another is not known elsewhere.
-    """
+def division_of(work: Work, jobs: int, lines: int = LINES) -> Division | None:
+    """Work for so many processes, 0 for as many as there are cores; None where it is done here."""
     jobs = jobs or cores()
-    return Division(work, jobs) if jobs > 1 and not shared.keep_going else None
+    return Division(work, jobs, lines) if jobs > 1 else None
 
 
 def cores() -> int:

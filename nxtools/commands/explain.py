@@ -17,7 +17,7 @@ from nxtools.commands._assistants import (
 )
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.commands._explained import with_explanation
-from nxtools.commands._running import cores, engine_or_offline, run_units
+from nxtools.commands._running import division_of, engine_or_offline, run_units
 from nxtools.commands._written import HUMAN
 from nxtools.errors import UsageError
 
@@ -113,7 +113,7 @@ def main(**options: Any) -> int:
 
 def _learned(shared: Shared, options: dict[str, Any]) -> int:
     """Patterns of the units' excerpts, or of a table."""
-    from nxtools.commands._patterns import Learner, OfTable
+    from nxtools.commands._patterns import Learner, Learning, OfTable
     from nxtools.commands._pools import Pools
     from nxtools.pattern.fit import Budget
     from nxtools.stage import LocalEngine
@@ -124,14 +124,13 @@ def _learned(shared: Shared, options: dict[str, Any]) -> int:
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     of_table = None if source == "evidence" else OfTable(pools, budget, source)
     learner = of_table or Learner(pools, budget)
-    jobs = options["jobs"] or cores()
-    engine = engine_or_offline(shared, "explain", LocalEngine(learner, batch=32, jobs=jobs))
+    work = Learning(learner, engine_or_offline(shared, "explain", LocalEngine(learner)))
 
     def say(progress: Progress, counts: Counts) -> None:
         counts.failed += len(of_table.missing) if of_table else 0
         _say(progress, counts)
 
-    return run_units(shared, lambda store: learner.step(engine), finish=say)
+    return run_units(shared, work.begin, finish=say, division=division_of(work, options["jobs"], 16))
 
 
 OF_MODELS = ("view", "form", "excerpts", "candidates", "best", "diverse", "simulator")

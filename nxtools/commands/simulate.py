@@ -9,7 +9,7 @@ import click
 
 from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, simulation_option
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
-from nxtools.commands._running import engine_or_offline, run_units
+from nxtools.commands._running import division_of, engine_or_offline, run_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,11 @@ nx-simulate --sets held-out,validation explained.jsonl > simulated.jsonl
     help="How a model predicts; auto: all at once where its engine can, else it writes the numbers.",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1), default=8, help="Calls of an API under way  [default: 8]."
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes  [default: as many as cores], or calls of an API under way  [default: 8].",
 )
 @assistant_options
 @click.option(
@@ -60,6 +64,7 @@ def main(**options: Any) -> int:
     in the unit's own scale where the explanation gives it, otherwise shares of its maximum.
     """
     from nxtools.commands._pools import Pools
+    from nxtools.divided import Each
     from nxtools.errors import UsageError
     from nxtools.records import SETS
     from nxtools.stage import LocalEngine
@@ -73,7 +78,8 @@ def main(**options: Any) -> int:
     check_unused("patterns", "method", "check")
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "simulate", LocalEngine(_simulate, batch=64))
-    return run_units(shared, lambda store: _step(engine, pools, sets))
+    work = Each(lambda store: _step(engine, pools, sets))
+    return run_units(shared, work.begin, division=division_of(work, options["jobs"]))
 
 
 def _by_model(shared: Shared, options: dict[str, Any], sets: tuple[str, ...]) -> int:

@@ -86,17 +86,18 @@ class Importer:
         if len(records) > 1:
             raise InputError("this neuron has a record already", where=records[1][0])
         results = [found for found in members if found[1] == RESULTS]
+        scored = 0
         for where, _, result in results:
             with located(where):
-                simulation_results.simulated([result], dealer)
+                scored += simulation_results.simulated(result, dealer)
         for where, _, record in records:
             with located(where):
-                neuron_records.read(record, unit, dealer, scored=bool(results))
+                neuron_records.read(record, unit, dealer, scored=bool(scored))
         if results:
             unit["explanations"] = []
         for where, _, result in results:
             with located(where):
-                unit["explanations"] += simulation_results.explanations([result], dealer)
+                unit["explanations"] += simulation_results.explanations(result, dealer)
         unit["excerpts"] = dealer.excerpts()
         return unit
 

@@ -25,21 +25,24 @@ _DISTRIBUTION = ("activation_scale", "distribution_values", "distribution_probab
 _SCALES = ("neuron_activations", "simulated_normalized_activations")
 
 
-def simulated(results: Sequence[Fields], dealer: Dealer) -> None:
-    """Holds out what the results simulate, of which nothing was learned, before the rest is dealt.
+def simulated(result: Fields, dealer: Dealer) -> int:
+    """Holds out what the result simulates, of which nothing was learned, before the rest is dealt.
 
-    In the format the first half of the scored excerpts are top ones, the second half random ones.
+    Says how many excerpts those are: none for an explanation that was not simulated. In the format the first
+    half of the scored excerpts are top ones, the second half random ones.
     """
-    for result in results:
-        for explanation in result.each("scored_explanations"):
-            sequences = list(explanation.inner("scored_simulation").each("scored_sequence_simulations"))
-            for place, sequence in enumerate(sequences):
-                pick = "top" if 2 * place < len(sequences) else "random"
-                dealer.place(*_scored_excerpt(sequence), SETS[2], pick)
+    count = 0
+    for explanation in result.each("scored_explanations"):
+        sequences = list(explanation.inner("scored_simulation").each("scored_sequence_simulations"))
+        for place, sequence in enumerate(sequences):
+            pick = "top" if 2 * place < len(sequences) else "random"
+            dealer.place(*_scored_excerpt(sequence), SETS[2], pick)
+        count += len(sequences)
+    return count
 
 
-def explanations(results: Sequence[Fields], dealer: Dealer) -> list[Record]:
-    return [_explanation(one, dealer) for result in results for one in result.each("scored_explanations")]
+def explanations(result: Fields, dealer: Dealer) -> list[Record]:
+    return [_explanation(one, dealer) for one in result.each("scored_explanations")]
 
 
 def _simulation_of(sequence: Fields) -> Fields:

@@ -2,8 +2,8 @@
 
     python benchmarks/pipe.py [--subject DIR] [--text SOURCE] [--excerpts N]
 
-Every figure is the median of several runs of the whole command, start-up included, on one core, with nothing
-in the store that the command itself would put there.
+Every figure is the median of several runs of the whole command, start-up included, with nothing in the store
+that the command itself would put there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         run(top)
         units = Path(files["units"]).read_bytes().count(b"\n")
         explain = ["nx-explain", "-j1", files["units"], "-o", files["explained"]]
-        alone = ["nx-score", "--baselines", "none", files["explained"], "-o", files["scored"]]
+        alone = ["nx-score", "-j1", "--baselines", "none", files["explained"], "-o", files["scored"]]
         simulated = ["nx-score", "--baselines", "none", files["simulated"], "-o", files["scored"]]
         score = ["nx-score", files["explained"], "-o", files["scored"]]
         print(f"{units} units, {Path(files['units']).stat().st_size / units / 1000:.0f} kB a line\n")
@@ -53,17 +53,26 @@ def main() -> None:
         new = without(Path(folder, "cache"), "excerpts", "explanation", "score")
         unscored = without(Path(folder, "cache"), "score")
         show("nx-explain -j1", units, [explain], new)
-        show("nx-score --baselines none", units, [alone], unscored)
-        show("nx-explain -j1 and nx-score --baselines none", units, [explain, alone], new)
+        show("nx-score -j1 --baselines none", units, [alone], unscored)
+        show("nx-explain -j1 and nx-score -j1 --baselines none", units, [explain, alone], new)
+        show("the same, all cores", units, [all_cores(explain), all_cores(alone)], new)
         run(["nx-simulate", files["explained"], "-o", files["simulated"]])
-        show("nx-score --baselines none of simulated units", units, [simulated], unscored)
-        show("nx-score with baselines and null", units, [score], unscored)
+        for what, command in (
+            ("nx-score --baselines none of simulated units", simulated),
+            ("nx-score with baselines and null", score),
+        ):
+            show(f"{what}, -j1", units, [[*command, "-j1"]], unscored)
+            show(f"{what}, all cores", units, [command], unscored)
         seconds = [second_run(source, files["scored"]) for _ in range(RUNS)]
         print(f"\nSecond run of the whole pipe: {statistics.median(seconds):.2f} s for {units} units")
         print("\n| nx-… -h | ms |\n|---|---|")
         for name in COMMANDS:
             taken = [timed([[f"nx-{name}", "-h"]])[0] for _ in range(7)]
             print(f"| {name} | {1000 * statistics.median(taken):.0f} |")
+
+
+def all_cores(command: list[str]) -> list[str]:
+    return [word for word in command if word != "-j1"]
 
 
 def path_of(name: str) -> str:

@@ -27,7 +27,8 @@ from nxtools.pattern.sentence import FULL, Pattern, Rule
 from nxtools.recordings.contexts import Contexts
 from nxtools.records import SETS
 from nxtools.revise.evidence import New
-from nxtools.revise.mend import Mender, literals_of
+from nxtools.revise.giving import literals_of
+from nxtools.revise.mend import Mender
 from nxtools.revise.pattern import Job, revise
 from nxtools.revise.rows import Rows
 from nxtools.revise.texts import CUTS, NEAR, Successors, corpus, neighbours

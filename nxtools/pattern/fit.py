@@ -140,22 +140,24 @@ class Fit:
         return before
 
 
-def levels_around(shares: NDArray[np.float64], otherwise: float) -> tuple[list[int], int]:
+def levels_around(
+    shares: NDArray[np.float64], otherwise: float, known: NDArray[np.integer] = LEVELS
+) -> tuple[list[int], int]:
     """Levels of values and of the background, as shares of the scale (-1 to 1).
 
     The finest steps are near the background, where most of the text is, so distances from it are rounded.
     """
-    (rest,) = rounded(np.array([otherwise]))
+    (rest,) = rounded(np.array([otherwise]), known)
     if abs(rest) < NEAR_ZERO:
-        return rounded(shares), rest
-    steps = np.rint(np.clip(rest + np.array(rounded(shares - otherwise), int), -FULL, FULL))
+        return rounded(shares, known), rest
+    steps = np.rint(np.clip(rest + np.array(rounded(shares - otherwise, known), int), -FULL, FULL))
     steps[np.abs(shares) >= 1] = FULL * np.sign(shares[np.abs(shares) >= 1])
     levels: list[int] = steps.astype(int).tolist()
     return levels, rest
 
 
-def rounded(shares: NDArray[np.float64]) -> list[int]:
-    """Shares of the scale (-1 to 1) as the nearest of LEVELS."""
-    nearest = np.abs(np.abs(shares)[:, None] * FULL - LEVELS).argmin(axis=1)
-    levels: list[int] = (np.sign(shares) * LEVELS[nearest]).astype(int).tolist()
+def rounded(shares: NDArray[np.float64], known: NDArray[np.integer] = LEVELS) -> list[int]:
+    """Shares of the scale (-1 to 1) as the nearest of the levels `known`."""
+    nearest = np.abs(np.abs(shares)[:, None] * FULL - known).argmin(axis=1)
+    levels: list[int] = (np.sign(shares) * known[nearest]).astype(int).tolist()
     return levels

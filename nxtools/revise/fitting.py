@@ -23,11 +23,14 @@ Steps = tuple[Atom, ...]  # the atoms of a rule in the order of the text, the cu
 
 @dataclass
 class Fitted:
-    """Rules with their values: predicted, the error, what each position is ruled by, and how specifically."""
+    """Rules with their values: predicted, the error, what each position is ruled by, and how specifically.
+
+    base: what is predicted where no token is named."""
 
     rules: list[Steps]
     values: Floats
     otherwise: float
+    base: Floats
     predicted: Floats
     owner: Numbers
     rank: Floats
@@ -117,7 +120,7 @@ class Evidence:
         mine = owner >= 0
         predicted[mine] = values[owner[mine]]
         error = float((self.weights * (self.values - predicted) ** 2).sum())
-        return Fitted(rules, values, otherwise, predicted, owner, rank, error, below, held)
+        return Fitted(rules, values, otherwise, base, predicted, owner, rank, error, below, held)
 
     def _held(self, rules: list[Steps], below: list[int]) -> dict[int, Numbers]:
         """For items without a token, where each of their rules speaks for its item, if no token is named."""

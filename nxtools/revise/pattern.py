@@ -37,7 +37,7 @@ from nxtools.unit import Unit
 if TYPE_CHECKING:
     from nxtools.pool import Shared
 
-VERSION = 7  # of the question: raise it when a revision would come out differently
+VERSION = 8  # of the question: raise it when a revision would come out differently
 
 STRONG = 20  # new texts of each side that weigh as own ones do
 STEPS = 80
@@ -123,11 +123,11 @@ class Revision:
         found = []
         for (_, strong, neighbour), weighted in zip(weights, rows, strict=True):
             mender = evidence.weighted(weighted.weights)
-            mended = mender.mend(rules, literals, STEPS)
-            pattern, found_scale = _with_shifts(*mender.pattern(mended), shifts, scale)
-            while not self.budget.allows(pattern) and mended:  # too many characters
-                mended = mender.shorter(mended)
-                pattern, found_scale = _with_shifts(*mender.pattern(mended), shifts, scale)
+            rules = said = mender.mend(rules, literals, STEPS)  # each goes on from the one before
+            pattern, found_scale = _with_shifts(*mender.pattern(said), shifts, scale)
+            while not self.budget.allows(pattern) and said:  # too many characters
+                said = mender.shorter(said)
+                pattern, found_scale = _with_shifts(*mender.pattern(said), shifts, scale)
             by = " with neighbours" if neighbour else ""
             found.append((f"mended{by}, strong texts {strong:g} times", pattern, found_scale))
         return found

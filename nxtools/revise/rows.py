@@ -49,9 +49,3 @@ def alike(tokens: Numbers) -> tuple[Numbers, Numbers]:
         _, number = np.unique(number * (code.max(initial=0) + 1) + code, return_inverse=True)
     _, first = np.unique(number, return_index=True)
     return number, first
-
-
-def positions_of(tokens: Numbers, size: int) -> tuple[Numbers, Numbers]:
-    """Positions sorted by token, and where those of each token begin."""
-    order = np.argsort(tokens, kind="stable")
-    return order, np.searchsorted(tokens[order], np.arange(size + 1))

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from typing import Any, Self, TypeVar
 
+from nxtools import threads
 from nxtools.errors import WorkerError
 
 Item = TypeVar("Item")
@@ -79,7 +80,7 @@ class Workers:
             return ProcessPoolExecutor(self.jobs, multiprocessing.get_context("fork"), **given)
         from joblib.externals import loky
 
-        executor: Executor = loky.ProcessPoolExecutor(self.jobs, **given)
+        executor: Executor = loky.ProcessPoolExecutor(self.jobs, env=threads.ONE, **given)
         return executor
 
     def _stop(self) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import orjson
 import pytest
-from conftest import Run
+from conftest import ROOT, UNITS, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,3 +281,26 @@ def test_lines_that_are_taken_are_those_that_would_be_read(
         read += [orjson.loads(line)["n"] for _, line in taken]
         assert not taken or taken[-1][0] == f"{path}:{read[-1] + 1}"
     assert read == list(range(there))
+
+
+# Threads
+
+ASKED_BEFORE_NUMPY = """
+import importlib, sys
+from nxtools import threads
+given = threads.one_for_products
+def asked():
+    given()
+    print("early" if "numpy" not in sys.modules else "late")
+threads.one_for_products = asked
+importlib.import_module(sys.argv[1]).main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("name", ["explain", "score", "simulate"])
+def test_products_take_one_thread_where_processes_share_the_cores(
+    run: Run, environment: dict[str, str], name: str
+) -> None:
+    words = [sys.executable, "-c", ASKED_BEFORE_NUMPY, f"nxtools.commands.{name}", "-q", UNITS, "-o", "x"]
+    done = run(*words, env={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"early\n", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nxtools import threads
 from nxtools.commands._assistants import Assisted, Ceilings, check_unused
 from nxtools.commands._base import Shared
 from nxtools.commands._explained import (
@@ -38,12 +39,14 @@ _Entry = tuple[str | None, dict[str, Any], str, Any]
 
 
 def run(shared: Shared, options: dict[str, Any]) -> int:
+    by_pattern = options["simulator"] == "pattern"
+    if by_pattern:
+        threads.one_for_products()
     from nxtools.commands._pools import Pools
     from nxtools.stage import LocalEngine
 
     pools = Pools(shared.command, shared.cache, shared.cache_mode, options["bulk"])
     engine = engine_or_offline(shared, "score", LocalEngine(_score, batch=64))
-    by_pattern = options["simulator"] == "pattern"
     scoring = Scoring(options, nulls=0 if by_pattern else NULLS)
     of_all = {"literals": options["literals"], "calibration": options["calibration"]}
     one = Correlation(shared, engine, pools, scoring, of_all)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools import threads
 from nxtools.commands._assistants import (
     MODELS,
     Assisted,
@@ -113,6 +114,7 @@ def main(**options: Any) -> int:
 
 def _learned(shared: Shared, options: dict[str, Any]) -> int:
     """Patterns of the units' excerpts, or of a table."""
+    threads.one_for_products()
     from nxtools.commands._patterns import Learner, Learning, OfTable
     from nxtools.commands._pools import Pools
     from nxtools.pattern.fit import Budget

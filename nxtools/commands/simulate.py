@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nxtools import threads
 from nxtools.commands._assistants import MODELS, Assisted, assistant_options, check_unused, simulation_option
 from nxtools.commands._base import Shared, command, inputs_argument, shared_options
 from nxtools.commands._running import division_of, engine_or_offline, run_units
@@ -63,6 +64,8 @@ def main(**options: Any) -> int:
     """Predict activations from explanations, so that they can be looked at or scored by nx-score. Values are
     in the unit's own scale where the explanation gives it, otherwise shares of its maximum.
     """
+    if options["simulator"] == "pattern":
+        threads.one_for_products()
     from nxtools.commands._pools import Pools
     from nxtools.divided import Each
     from nxtools.errors import UsageError

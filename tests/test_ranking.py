@@ -167,6 +167,7 @@ def test_lines_of_later_commands_are_sorted_as_they_are(run: Run) -> None:
     assert found == sorted(given, key=lambda line: -maxima[given.index(line)])
     none = run(f"nx-top --sort context --limit 2 {UNITS}")
     assert none.stdout == b"".join(given[:2]) and b"3 units have no context and come last" in none.stderr
+    assert run(f"nx-top --limit 2 {UNITS}").stdout == b"".join(given[:2])
 
 
 def test_scored_units_are_sorted_by_what_they_scored(run: Run) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from nxtools.errors import UsageError
+from nxtools.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,7 +66,11 @@ class Sorting:
 
     def of_units(self, units: Iterable[Record], lines: Lines) -> Iterator[bytes]:
         """Unit lines as they came in."""
-        yield from self._ranked((record, lines.of(record)) for record in units)
+        found = ((record, lines.of(record)) for record in units)
+        if self.key is None:
+            yield from (line for _, line in islice(found, self.limit))
+        else:
+            yield from self._ranked(found)
 
     def _first(self, run: Run) -> tuple[list[Place], int]:
         """The units that come first by a statistic, and how many have none."""
@@ -92,10 +96,10 @@ class Sorting:
 
 
 class Lines:
-    """Lines that are all recordings, or all of them units where units can be sorted."""
+    """Lines that are all recordings, or all of them units where there is something to do with these."""
 
-    def __init__(self, *, sorting: bool) -> None:
-        self._sorting = sorting
+    def __init__(self, *, units: bool) -> None:
+        self._units = units
         self._line = b""
         self.kind = ""
 
@@ -117,7 +121,10 @@ class Lines:
         from nxtools.recordings.run import check_line
         from nxtools.records import check_unit
 
-        if self.kind == "unit" or (self._sorting and not self.kind and record.get("kind") == "unit"):
+        if not self.kind and record.get("kind") == "unit" and not self._units:
+            hint = "--sort KEY and --limit N take them; else pipe the output of nx-record in"
+            raise InputError("these are unit lines already", hint=hint)
+        if self.kind == "unit" or (not self.kind and record.get("kind") == "unit"):
             check_unit(record)
             check_folded(record)
             self.kind = "unit"

@@ -31,7 +31,7 @@ nx-top --protocol paper recorded.jsonl
 @command(
     "nx-top",
     examples=EXAMPLES,
-    takes="recording lines of one subject and site, from any number of runs; with --sort unit lines, too",
+    takes="recording lines of one subject and site, from any number of runs; to --sort or --limit unit lines",
     gives="unit lines: statistics and excerpts, by layer and index or sorted",
 )
 @inputs_argument
@@ -54,7 +54,7 @@ nx-top --protocol paper recorded.jsonl
 def main(**options: Any) -> int:
     """Merge recordings and write a line for every unit: its statistics, and the excerpts where it fires most,
     beside random ones. Signed units get as many bottom excerpts as top ones unless bottom=N says otherwise.
-    --sort puts interesting units first, and takes unit lines of later commands, too.
+    --sort puts interesting units first; it and --limit take unit lines of later commands, too.
     """
     from nxtools.progress import Progress
     from nxtools.recordings.deal import Counts as Picks
@@ -66,7 +66,7 @@ def main(**options: Any) -> int:
     shared = Shared.of("nx-top", options)
     sorting = Sorting.of(options)
     wanted = {name: Picks.parse(options[name.replace("-", "_")], f"--{name}") for name in SETS}
-    lines = Lines(sorting=sorting.key is not None)
+    lines = Lines(units=sorting.key is not None or sorting.limit is not None)
     reader = shared.reader(lines.check, lines.parse)
     progress = Progress(shared.command, "units", quiet=shared.quiet)
     run: Run | None = None
@@ -80,7 +80,7 @@ def main(**options: Any) -> int:
                 raise UsageError(f"--{name.replace('_', '-')} is for recordings, and these are units")
             units = sorting.of_units(chain([first], records), lines)
         else:
-            bulk = _bulk(options["bulk"], store)
+            bulk = _bulk(shared, options["bulk"], store)
             run = Run([first, *records], _opener(bulk, store), lambda data: bulk.put_blob(data, kind="pool"))
             units = sorting.of_recordings(run, wanted, paper=options["protocol"] == "paper")
         for line in units:
@@ -107,13 +107,14 @@ def _say_left_out(run: Run, progress: Progress) -> None:
         progress.say(f"the table {name} is left out where not all recordings of a layer have it")
 
 
-def _bulk(folder: str | None, store: Store) -> Store:
+def _bulk(shared: Shared, folder: str | None, store: Store) -> Store:
     """Where recordings lie, and the pools made of them will. UsageError."""
     from nxtools.commands._pools import check_bulk
+    from nxtools.progress import warn_once
     from nxtools.store import Store
 
     check_bulk(folder)
-    return Store(folder) if folder else store
+    return Store(folder, warn=lambda line: warn_once(f"{shared.command}: {line}")) if folder else store
 
 
 def _opener(bulk: Store, store: Store) -> Callable[[str], memoryview]:

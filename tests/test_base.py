@@ -260,3 +260,14 @@ def test_progress_on_a_terminal_keeps_to_its_line_and_leaves_whole_ones(
     live = [line for row in renewed for line in row[:-1] if line]
     assert {line.split(":")[0] for line in live} == {"nx-explain", "nx-simulate"}
     assert all(re.fullmatch(r"nx-\w+: \d+ units, \d+/s", line) for line in live)
+
+
+def test_a_store_that_cannot_be_used_is_said_once_and_by_the_command(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    units = [orjson.loads(line) | {"pool": {"blob": "0" * 64, "column": 0}} for line in UNITS.open("rb")]
+    lines = b"".join(orjson.dumps(unit) + b"\n" for unit in units)
+    done = run("nx-explain", stdin=lines, env={"NXTOOLS_CACHE": str(tmp_path / "file" / "store")})
+    said = done.stderr.decode().splitlines()
+    assert done.returncode == 0 and len([line for line in said if "without the store" in line]) == 1
+    assert len([line for line in said if "without the random pool" in line]) == 1
+    assert all(line.startswith("nx-explain: ") for line in said)

@@ -133,6 +133,9 @@ class Pools:
         if self._stores is None:
             check_bulk(self.bulk)
             mode: Mode = "normal" if self.mode == "refresh" else self.mode
-            bulk = [Store(self.bulk)] if self.bulk else []
-            self._stores = [*bulk, Store(self.cache, mode=mode)]
+            bulk = [Store(self.bulk, warn=self._warn)] if self.bulk else []
+            self._stores = [*bulk, Store(self.cache, mode=mode, warn=self._warn)]
         return self._stores
+
+    def _warn(self, line: str) -> None:
+        warn_once(f"{self.command}: {line}")

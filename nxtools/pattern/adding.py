@@ -35,12 +35,14 @@ class Adding:
         self.weight = before.sums(evidence.weights)
         self.free = self.weight.copy()
         self.sum = before.sums(evidence.weights * (evidence.values - search.mean))
+        self._behind: list[tuple[Numbers, Floats, Floats]] = []
         self.open = np.full(len(self.weight), kind_gain)
         self.open[: len(before.kinds.ids)] = 1.0
 
     def best(self, least: float) -> Choice | None:
         """What to add after a token or a kind, if that removes more than `least` and than any kind does."""
         search = self.search
+        self._catch_up()
         gains = self.sum * self.sum / (self.weight + search.shrink) * self.open
         least = max(least, float(search.kind_gains().max(initial=0.0)))
         while gains[best := first_of_best(gains)] > least:
@@ -63,18 +65,27 @@ class Adding:
         taken = self.taken[positions]
         positions = positions[taken < length]
         weights = self.search.evidence.weights[positions]
-        freed = weights * (self.taken[positions] == 0)
+        self._behind.append((positions, step * weights, weights * (self.taken[positions] == 0)))
         self.taken[positions] = length
-        self.sum -= self.before.sums_at(positions, step * weights)
-        self.free -= self.before.sums_at(positions, freed)
+
+    def _catch_up(self) -> None:
+        """With what contexts took: all of a step at once."""
+        if self._behind:
+            positions, moved, freed = map(np.concatenate, zip(*self._behind, strict=True))
+            moved, freed = self.before.sums_at(positions, moved, freed)
+            self.sum -= moved
+            self.free -= freed
+            self._behind.clear()
 
     def moved_kind(self, steps: Floats) -> None:
         """So much more, by head, is predicted at free positions."""
         moved = steps[self.head] * self.search.evidence.weights * (self.taken == 0)
-        self.sum -= self.before.sums(moved)
+        positions = np.flatnonzero(moved)
+        self.sum -= self.before.sums_at(positions, moved[positions])[0]
 
     def moved_background(self, shift: float) -> None:
         """So much more is predicted at all free positions."""
+        self._catch_up()
         self.sum -= shift * self.free
 
     def _holds(self, step: float, among: NDArray[np.bool_]) -> bool:
@@ -97,7 +108,7 @@ class Adding:
         """With `step` more predicted there, so much less is left to predict."""
         search = self.search
         moved = step * search.evidence.weights[positions]
-        self.sum -= self.before.sums_at(positions, moved)
+        self.sum -= self.before.sums_at(positions, moved)[0]
         takes = self.taken[positions][:, None] < SIZES
         np.subtract.at(search.sum, search.evidence.rows(positions), moved[:, None] * takes)
         search.sum[search.none] = 0

@@ -48,11 +48,11 @@ class Before:
         of_tokens = totals(self.at + 1, values, size + 1)[1:]
         return np.concatenate([of_tokens, self.kinds.sums(of_tokens)])
 
-    def sums_at(self, positions: Numbers, values: Floats) -> Floats:
-        """The same of `values` at some positions only."""
-        size = len(self.kinds.ids)
-        of_tokens = totals(self.at[positions] + 1, values, size + 1)[1:]
-        return np.concatenate([of_tokens, self.kinds.sums_of_few(of_tokens)])
+    def sums_at(self, positions: Numbers, *rows: Floats) -> Floats:
+        """(n, candidates): the same of n rows of values, at some positions only."""
+        size, at = len(self.kinds.ids), self.at[positions] + 1
+        of_tokens = np.array([totals(at, values, size + 1)[1:] for values in rows])
+        return np.concatenate([of_tokens, self.kinds.sums_of_few(of_tokens)], axis=1)
 
     def among(self, candidate: int) -> NDArray[np.bool_]:
         """(tokens + 1,): which tokens a candidate is; the last entry, for none, is False."""

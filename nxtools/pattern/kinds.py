@@ -94,13 +94,13 @@ class Kinds:
             return np.zeros(0)
         return np.add.reduceat(values[self._members], self._starts[:-1])
 
-    def sums_of_few(self, values: Floats) -> Floats:
-        """The same, faster where most values are 0."""
-        places = np.flatnonzero(values)
-        if len(places) * FEW > len(values):
-            return self.sums(values)
+    def sums_of_few(self, rows: Floats) -> Floats:
+        """(n, kinds): the same of rows (n, ids), faster where most values are 0."""
+        places = np.flatnonzero(rows.any(axis=0))
+        if len(places) * FEW > len(self.ids):
+            return np.array([self.sums(values) for values in rows])
         which, of = self.of(places)
-        return np.bincount(of, values[places][which], len(self)).astype(np.float64, copy=False)
+        return np.array([np.bincount(of, values[places][which], len(self)) for values in rows])
 
 
 def _spelled(text: str | None) -> Iterable[Atom]:

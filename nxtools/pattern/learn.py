@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -112,8 +113,10 @@ class Learner:
         if kinds is not None and means is not None:
             before = self._before(own, validation, validation_pool, own_weight)
 
+        weighted = self._evidence(own, pool, shrink, means)
+
         def learned(weight: float) -> tuple[Fit, Fitted]:
-            evidence = self._evidence(own, pool, weight, shrink, means)
+            evidence = weighted(weight)
             most = budget.literals + budget.literals // 10 + 2
             gain = KIND_GAIN if means is None else KIND_GAIN_BY_MEANS
             choices = select(evidence, most, shrink, kinds, check, gain, before)
@@ -144,8 +147,9 @@ class Learner:
         )
 
     def _evidence(
-        self, own: Sample, pool: NDArray[np.float32], own_weight: float, shrink: float, means: Means | None
-    ) -> Evidence:
+        self, own: Sample, pool: NDArray[np.float32], shrink: float, means: Means | None
+    ) -> Callable[[float], Evidence]:
+        """The evidence, for any weight of a position of the unit's own excerpts."""
         valid = ~np.isnan(own.activations)
         numbers, contexts = self.index.lookup(own.ids, valid)
         trust = np.full(len(contexts) + 1, shrink)
@@ -156,9 +160,13 @@ class Learner:
             shared = self.corpus.values(pool, means)
             trust[: len(self.index.contexts)] *= self.corpus.observed
         mine = own.activations[valid].astype(np.float64)
-        weights = np.concatenate([self.weights, np.full(len(mine), own_weight)])
         values = np.concatenate([shared, mine])
-        return gathered(self.index, contexts, numbers, values, weights, trust, self._weight_of)
+
+        def weighted(own_weight: float) -> Evidence:
+            weights = np.concatenate([self.weights, np.full(len(mine), own_weight)])
+            return gathered(self.index, contexts, numbers, values, weights, trust, self._weight_of)
+
+        return weighted
 
     def _check(self, own: Sample, pool: NDArray[np.float32], own_weight: float) -> Check:
         valid = ~np.isnan(own.activations)

@@ -13,7 +13,7 @@ from nxtools.pattern.before import Before
 from nxtools.pattern.evidence import Check, Choice, gathered
 from nxtools.pattern.execute import execute, names
 from nxtools.pattern.fit import Budget
-from nxtools.pattern.index import PoolIndex
+from nxtools.pattern.index import PoolIndex, first_of_best
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.language import parse
 from nxtools.pattern.learn import Learned, Learner, Sample
@@ -270,6 +270,11 @@ class Replayed:
     def _step(self, positions: NDArray[np.generic], trust: float) -> float:
         weights = self.weights[positions]
         return float((weights * self.residuals()[positions]).sum() / (weights.sum() + trust))
+
+
+def test_of_gains_that_only_rounding_tells_apart_the_first_is_taken() -> None:
+    assert first_of_best(np.array([0.1, 2.0, 2.0 + 4e-16, 1.9])) == 1
+    assert first_of_best(np.array([0.1, 2.0, 2.0 + 1e-6, 1.9])) == 2
 
 
 def test_contexts_are_all_suffixes_that_occur_twice() -> None:

@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 from nxtools import threads
 from nxtools.errors import WorkerError
 
+FORKS = sys.platform == "linux"  # elsewhere system libraries do not survive it
+
 Item = TypeVar("Item")
 Compute = Callable[[list[Any]], list[Any]]  # some payloads to as many results
 
@@ -31,7 +33,7 @@ class Workers:
         """
         self.function = function
         self.jobs = jobs
-        self._fork = fork and sys.platform == "linux"
+        self._fork = fork and FORKS
         self._executor: Executor | None = None
 
     def __enter__(self) -> Self:

@@ -231,9 +231,17 @@ def write(path: Path, units: list[Record], indexes: Iterable[int]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("forks", [True, False])
 def test_other_processes_do_all_and_every_unit_knows_the_one_before_it(
-    tmp_path: Path, units: list[Record], store: Callable[[], Store], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    units: list[Record],
+    store: Callable[[], Store],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    forks: bool,
 ) -> None:
+    monkeypatch.setattr("nxtools.parallel.FORKS", forks)
+    monkeypatch.setattr("nxtools.progress._warned", set())
     work = Squaring()
     work.noted.append(-1)
     found = divided(write(tmp_path / "in.jsonl", units, range(MANY)), work, store)

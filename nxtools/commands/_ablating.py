@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._explained import PREVIOUS, Previous, series_of, simulated, start_anew, with_baselines
+from nxtools.commands._explained import PREVIOUS, Previous, predictions, told, with_baselines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,13 +55,17 @@ class Ablation:
         if record.get("error") or record.get("dead"):
             return record
         target = Target(Unit(record), self.pools.of, self.pools.table)
-        told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
-        for explanation in told:
-            start_anew(explanation, METHOD)
-        entries = _first_of_each([one for e in told for one in _predictions(target, e)])
+        explanations = told(record, METHOD)
+        entries = _first_of_each(
+            [
+                (series, explanation, simulator, _to_replace(target, prediction))
+                for series, explanation in explanations
+                for simulator, _, prediction in predictions(explanation)
+            ]
+        )
         if not entries and not self.effects:
             return record
-        baselines = self._baselines(target, previous) if told else []
+        baselines = self._baselines(target, previous) if explanations else []
         entries += baselines
         yield from self._ablate(record, target, entries)
         if baselines:
@@ -192,22 +196,13 @@ class Ablation:
         return Question("replace", VERSION, job.question(), self.engine, job, kind="ablation")
 
 
-def _predictions(target: Target, explanation: Record) -> list[_Entry]:
-    """By every simulator whose simulations the explanation carries, or else by running its pattern."""
-    from nxtools.explain.pattern import to_run
+def _to_replace(target: Target, prediction: Any) -> Any:
+    """A pattern as a `Simulation`; other predictions are ones, or failures."""
     from nxtools.score.series import Job, by_ids
-    from nxtools.stage import Failure
 
-    series = series_of(explanation)
-    found: list[_Entry] = []
-    none = Failure("score", "no-simulation", "every simulation of the excerpts is an error")
-    for simulator, _, expected in simulated(explanation):
-        found.append((series, explanation, simulator, expected or none))
-    pattern = to_run(explanation)
-    if found or pattern is None:  # words that no pattern says, and that nobody simulated
-        return found
-    job = Job(target, "explanation", text=pattern)
-    return [(series, explanation, "pattern", partial(by_ids, job))]
+    if isinstance(prediction, str):
+        return partial(by_ids, Job(target, "explanation", text=prediction))
+    return prediction
 
 
 def _first_of_each(entries: list[_Entry]) -> list[_Entry]:

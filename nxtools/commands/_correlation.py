@@ -11,10 +11,8 @@ from nxtools.commands._base import Shared
 from nxtools.commands._explained import (
     PREVIOUS,
     Previous,
-    only_words,
-    series_of,
-    simulated,
-    start_anew,
+    predictions,
+    told,
     with_baselines,
 )
 from nxtools.commands._judging import NULLS
@@ -56,6 +54,8 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
         if one.summary.layers():
             for line in [*one.summary.lines(), *one.ceilings.lines()]:
                 progress.say(line)
+        if one.further:
+            progress.say(f"{one.further} scores of further explanations stand on the lines (nx-summary)")
         progress.say(
             f"{counts.units} units; {counts.computed} scores computed, {counts.from_store} from the store, "
             f"{counts.failed} failed"
@@ -120,7 +120,7 @@ def _score(jobs: list[Any]) -> list[Any]:
 
 class Correlation:
     """What is done with one unit, and what is noted of all. refused: explanations of which nothing could be
-    asked."""
+    asked; further: scores that the summary does not follow."""
 
     def __init__(
         self, shared: Shared, engine: Engine, pools: Pools, scoring: Scoring, of_all: dict[str, Any]
@@ -136,7 +136,7 @@ class Correlation:
 
         always = tuple(series for series in self.wanted if series not in TABLES)
         self.summary = Summary(always, perhaps=(*SOMETIMES, *TABLES))
-        self.refused = 0
+        self.refused = self.further = 0
 
     # In several processes
 
@@ -146,16 +146,17 @@ class Correlation:
     def prepare(self, units: Iterable[Record]) -> Iterable[Record]:
         return self._scoring.prepare(units)
 
-    def seen(self) -> tuple[Summary, dict[str, Record], int]:
-        found = self.summary.settled(), self.ceilings.seen, self.refused
+    def seen(self) -> tuple[Summary, dict[str, Record], int, int]:
+        found = self.summary.settled(), self.ceilings.seen, self.refused, self.further
         self._start()
         return found
 
-    def see(self, seen: tuple[Summary, dict[str, Record], int]) -> None:
-        summary, simulators, refused = seen
+    def see(self, seen: tuple[Summary, dict[str, Record], int, int]) -> None:
+        summary, simulators, refused, further = seen
         self.summary.include(summary)
         self.ceilings.seen |= simulators
         self.refused += refused
+        self.further += further
 
     # One unit
 
@@ -170,15 +171,13 @@ class Correlation:
         if record.get("error") or record.get("dead"):
             return record
         target = Target(Unit(record), self.pools.of, self.pools.table)
-        told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
-        for explanation in told:
-            start_anew(explanation, METHOD)
+        explanations = told(record, METHOD)
         entries: list[_Entry] = [
-            (series_of(entry), entry, *prediction)
-            for entry in told
+            (series, entry, *prediction)
+            for series, entry in explanations
             for prediction in self._predictions(target, entry)
         ]
-        baselines = self._baselines(target, previous) if told else []
+        baselines = self._baselines(target, previous) if explanations else []
         entries += baselines
         if not entries:
             return record
@@ -197,6 +196,7 @@ class Correlation:
             answer = job if isinstance(job, Failure) else next(answers)
             score: Record = {"method": METHOD, "simulator": simulator}
             follow = None if series in followed else series
+            self.further += series in followed and series is not None
             followed.add(series)
             if isinstance(answer, Failure):
                 entry["scores"].append(score | {"error": answer.record()})
@@ -218,28 +218,24 @@ class Correlation:
         return question(job, digests, at_hand, table)
 
     def _predictions(self, target: Target, explanation: Record) -> list[tuple[str, Job | Failure]]:
-        """By every simulator whose simulations the explanation carries, or else by running its pattern."""
-        from nxtools.explain.pattern import to_run
         from nxtools.score.expected import Expected
         from nxtools.score.series import Job
         from nxtools.stage import Failure
 
         found: list[tuple[str, Job | Failure]] = []
-        for simulator, by, expected in simulated(explanation):
+        for simulator, by, prediction in predictions(explanation):
             self.ceilings.note(by)
-            if expected:
-                sign = None if simulator == "pattern" else str(explanation.get("sign", target.unit.sign))
-                job = Job(target, "explanation", expected=Expected(expected), sign=sign, **self.of_all)
-                found.append((simulator, job))
+            asked: dict[str, Any]
+            if isinstance(prediction, Failure):
+                found.append((simulator, prediction))
+                continue
+            if isinstance(prediction, str):
+                asked = {"text": prediction}
             else:
-                message = "every simulation of the held-out excerpts is an error"
-                found.append((simulator, Failure("score", "no-simulation", message)))
-        pattern = to_run(explanation)
-        if found or pattern is None:  # words that no pattern says, and that nobody simulated
-            return found
-        if words := only_words(explanation):
-            return [("pattern", words)]
-        return [("pattern", Job(target, "explanation", text=pattern, **self.of_all))]
+                sign = str(explanation.get("sign", target.unit.sign))
+                asked = {"expected": Expected(prediction), "sign": sign}
+            found.append((simulator, Job(target, "explanation", **asked, **self.of_all)))
+        return found
 
     def _baselines(self, target: Target, previous: Previous | None) -> list[_Entry]:
         from nxtools.score.series import TABLES, Job

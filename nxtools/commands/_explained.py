@@ -53,13 +53,23 @@ def _first(unit: Record) -> Record | None:
     return None
 
 
-def series_of(explanation: Record) -> str | None:
-    """The column of the summary that follows an explanation; none for the false ones of a puzzle."""
+def told(record: Record, method: str) -> list[tuple[str | None, Record]]:
+    """A unit's explanations, to be scored anew by a method, each with the column of the summary that follows
+    it; none for the false ones of a puzzle.
+    """
+    found = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
+    for explanation in found:
+        start_anew(explanation, method)
+    return [(_series_of(explanation, first=explanation is found[0]), explanation) for explanation in found]
+
+
+def _series_of(explanation: Record, first: bool) -> str | None:
     if "candidate" in explanation:
         return "truth" if explanation["candidate"] == "truth" else None
     if "revised" in explanation:
         return "unrevised"
-    if _explainer(explanation) == HUMAN:
+    who = _explainer(explanation)
+    if who == HUMAN or (who == "person" and not first):
         return HUMAN
     return "paraphrase" if "paraphrase_of" in explanation else "explanation"
 
@@ -89,7 +99,27 @@ def only_words(explanation: Record) -> Failure | None:
     return Failure("score", "no-pattern", message)
 
 
-def simulated(explanation: Record) -> list[tuple[str, Record, Record]]:
+def predictions(explanation: Record) -> list[tuple[str, Record, str | Record | Failure]]:
+    """Who predicts with an explanation: every simulator that it was simulated by, or else its pattern.
+
+    Of each the name, how (`by`), and what is expected, by excerpt, or the sentence to run: patterns are run
+    even where somebody did so before, since running says what they expect of any text.
+    """
+    from nxtools.explain.pattern import to_run
+    from nxtools.records import Failure
+
+    pattern = to_run(explanation)
+    none = Failure("score", "no-simulation", "every simulation of the held-out excerpts is an error")
+    found: list[tuple[str, Record, str | Record | Failure]] = []
+    for simulator, by, expected in _simulated(explanation):
+        run = pattern if simulator == "pattern" else None
+        found.append((simulator, by, run or expected or none))
+    if not found and pattern is not None:  # words that no pattern says wait for somebody who simulates them
+        found.append(("pattern", {}, only_words(explanation) or pattern))
+    return found
+
+
+def _simulated(explanation: Record) -> list[tuple[str, Record, Record]]:
     """Who has simulated an explanation: the name, how (`by`), and the expected activations by excerpt."""
     by_simulator: dict[str, list[Record]] = {}
     for simulation in explanation.get("simulations") or ():

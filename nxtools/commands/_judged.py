@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nxtools.commands._explained import only_words, series_of, start_anew, with_baselines
+from nxtools.commands._explained import only_words, told, with_baselines
 from nxtools.commands._pools import Pools
 from nxtools.commands._scoring import SOMETIMES
 
@@ -117,10 +117,8 @@ class Judged:
         if record.get("error") or record.get("dead"):
             return record
         unit = Unit(record)
-        told = [e for e in record.get("explanations") or () if isinstance(e.get("text"), str)]
-        for explanation in told:
-            start_anew(explanation, self.method)
-        entries = [(series_of(e), e, e, str(e.get("sign") or unit.sign)) for e in told]
+        explanations = told(record, self.method)
+        entries = [(series, e, e, str(e.get("sign") or unit.sign)) for series, e in explanations]
         baselines: list[Record] = []
         if before is not None:
             name, words = before

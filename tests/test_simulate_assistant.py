@@ -19,6 +19,7 @@ from nxtools.assistant.protocol import Completion, Number, Slot, Slots
 from nxtools.pattern.execute import execute
 from nxtools.pattern.language import parse
 from nxtools.score.correlation import correlation, excerpt_sums
+from nxtools.score.expected import Expected
 from nxtools.score.series import Job, Target, score
 from nxtools.simulate import check
 from nxtools.simulate.assistant import METHODS, Simulating, Simulator
@@ -318,7 +319,7 @@ def perfect(line: Record) -> Any:
 
 def scored(out: Record) -> Record:
     (explanation,) = out["explanations"]
-    expected = {s["excerpt"]: s["expected"] for s in explanation["simulations"]}
+    expected = Expected({s["excerpt"]: s["expected"] for s in explanation["simulations"]})
     (found,) = score([Job(Target(Unit(out), lambda unit: None), "explanation", expected=expected)])
     return found["score"]
 

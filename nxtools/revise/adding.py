@@ -67,7 +67,7 @@ class Search:
             )
         ]
         self._alone = Grouping(place[evidence.tokens[:, 0]], len(kinds.ids), 0.5)
-        self._pairs = [Pairs(evidence.tokens, named, size, below) for named, below in ((0, 1.25), (1, 0.5))]
+        self.pairs = [Pairs(evidence.tokens, named, size, below) for named, below in ((0, 1.25), (1, 0.5))]
         self._kind_of = {atom: number for number, atom in enumerate(kinds.atoms)}
         self._weigh()
 
@@ -79,7 +79,7 @@ class Search:
         return other
 
     def _groupings(self) -> list[Grouping]:
-        return [*self._contexts, self._alone, *self._pairs]
+        return [*self._contexts, self._alone, *self.pairs]
 
     def _weigh(self) -> None:
         weights, squares = self.evidence.weights, self.evidence.squares
@@ -137,13 +137,13 @@ class Search:
         named[[self._kind_of[atom] for atom in heads if atom in self._kind_of]] = True
         rates = self._rates(np.arange(len(self.kinds.ids)), *alone)
         best = self._better(best, rates, lambda kind: (atoms[kind],), room)
-        for back, (pairs, one) in enumerate(zip(self._pairs, of_pairs, strict=True)):
+        for back, (pairs, one) in enumerate(zip(self.pairs, of_pairs, strict=True)):
             bounds = KIND_GAIN * pairs.bounds(one)
             for place in np.argsort(-bounds)[:NAMED].tolist():
                 text = self.lexicon.texts[pairs.named[place]]
                 if text is None or bounds[place] <= best[0]:
                     continue
-                removed = self._removed(back, place, one)
+                removed = self.removed(back, place, one)
                 if removed.most > best[0]:
                     atom = token(text)
                     cost = 2 - (named if back else np.full(len(atoms), atom in heads))
@@ -156,13 +156,13 @@ class Search:
         atoms = self.kinds.atoms
         return lambda kind: (atom, atoms[kind]) if back else (atoms[kind], atom)
 
-    def _removed(self, back: int, place: int, left: Left) -> Removed:
+    def removed(self, back: int, place: int, left: Left) -> Removed:
         """What each kind beside a named token would remove; what it once would, where little has changed."""
-        of = self._pairs[back].of(place)
+        of = self.pairs[back].of(place)
         sums, weights, squares = (values[of] for values in left)
         known = self._known.get((back, place))
         if known is None or not (_close(sums, known.sums) and _close(weights, known.weights)):
-            rates = self._rates(self._place[self._pairs[back].others[of]], sums, weights, squares)
+            rates = self._rates(self._place[self.pairs[back].others[of]], sums, weights, squares)
             known = self._known[back, place] = Removed(sums, weights, rates, float(rates.max()))
         return known
 

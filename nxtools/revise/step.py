@@ -90,7 +90,7 @@ class Reviser:
         """The revised explanation: every version, its counterexamples, and which became current and why."""
         how, pool = self.how, self.how.pool_digest(unit)
         by = explanation.get("by") or {}
-        budget = Budget(int(by["literals"]), by.get("characters")) if "literals" in by else how.budget
+        budget = budget_of(by, how.budget)
         text, scale = str(to_run(explanation)), float(explanation.get("scale") or _scale(unit))
         versions: list[Record] = [{"text": text, "scale": scale, "made": "before"}]
         found: list[Record] = []
@@ -169,6 +169,11 @@ class Reviser:
             (score(old, 1), score(text, 1)),
             (score(old, len(ids)), score(text, len(ids))),
         )
+
+
+def budget_of(by: Record, otherwise: Budget) -> Budget:
+    """What an author could spend, if it says so: without a limit of characters there was none."""
+    return Budget(int(by["literals"]), by.get("characters")) if "literals" in by else otherwise
 
 
 def _is_pattern(explanation: Record) -> bool:

@@ -197,7 +197,7 @@ def test_two_files(run: Shell, tmp_path: Path) -> None:
     rows = table(done.stdout)
     assert [(row["a"], row["layer"]) for row in rows] == [(str(files["a"]), at) for at in ("all", 0, 1)]
     assert rows[0]["difference"] > 0 and rows[0]["p_holm"] < 0.05
-    said = f"nx-compare: 40 units in {files['a']}, 40 units in {files['b']}; "
+    said = f"nx-compare: top_and_random of 40 units in {files['a']}, 40 units in {files['b']}; "
     assert done.stderr.decode() == f"{said}intervals over units and documents\n"
 
 
@@ -226,6 +226,26 @@ def test_scores_by_other_methods_are_other_numbers() -> None:
         f"{name} ({method})" for name in ("pattern", "null") for method in ("correlation", "ablation")
     ]
     assert _alike(known) == ["pattern (correlation)", "null (correlation)"]
+
+
+def test_judged_runs_are_compared_by_their_own_figure(run: Shell, tmp_path: Path) -> None:
+    runs = explained(count=6), explained(1, count=6)
+    for place, records in enumerate(runs):
+        for record in records:
+            judged = {"method": "detection", "simulator": "pattern", "above": 7.5, "f1": 0.5}
+            record["explanations"][0]["scores"] = [judged | {"balanced_accuracy": 0.75 - 0.25 * place}]
+    files = write(tmp_path, a=runs[0], b=runs[1], other=explained(2, count=6))
+    done = run("nx-compare", "--by", "run", "--format", "json", files["a"], files["b"])
+    row = orjson.loads(done.stdout)
+    assert (row["figure"], row["units"], row["difference"]) == ("balanced_accuracy", 6, 0.25)
+    assert b"nx-compare: balanced_accuracy of 6 units in" in done.stderr
+    mixed = run("nx-compare", files["a"], files["other"])
+    assert mixed.returncode == 0 and b"top_and_random of 6 units in" in mixed.stderr
+    rows = run("nx-summary", "--format", "json", files["a"]).stdout.splitlines()
+    assert {orjson.loads(row)["figure"] for row in rows} == {
+        "balanced_accuracy",
+        "f1",
+    }  # a threshold is no score
 
 
 def test_plots_and_markdown(run: Shell, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ MARKDOWN = {
     "wanted",
     multiple=True,
     metavar="NAME",
-    help="What is compared, such as random_only or pool; may be repeated  [default: top_and_random].",
+    help="What is compared, such as random_only or pool; may be repeated  [default: the "
+    "main one that all have, such as top_and_random or balanced_accuracy].",
 )
 @click.option(
     "--series",
@@ -91,18 +92,20 @@ def main(**options: Any) -> int:
     with Holm's correction, by layer. Units that only one file has are counted, never guessed.
     """
     from nxtools.report.comparison import Comparison, Run, corrected
+    from nxtools.report.series import MAIN
 
     report = Report.of("nx-compare", options)
-    wanted = tuple(dict.fromkeys(options["wanted"])) or ("top_and_random",)
+    wanted = tuple(dict.fromkeys(options["wanted"]))
     names = inputs_or_help(options["inputs"])
     if len(set(names)) < len(names):
         raise UsageError("a file is named twice", hint="series of one file: --series")
-    runs = [Run(name, wanted, by_place=options["match"] == "place") for name in names]
+    runs = [Run(name, wanted or MAIN, by_place=options["match"] == "place") for name in names]
     for run in runs:
         report.records([run.name], run.add)
     if not any(run.layers for run in runs):
         return report.status()
     sides = _sides(runs, options["series"])
+    wanted = wanted or _main(sides)
     _check(runs, sides, wanted, options["match"])
     pairs = list(combinations(sides, 2)) if options["all_pairs"] else [(sides[0], b) for b in sides[1:]]
     compared = [Comparison(figure, a, b) for figure in wanted for a, b in pairs]
@@ -113,7 +116,7 @@ def main(**options: Any) -> int:
     report.print(rows, MARKDOWN)
     over = sorted({str(row["interval_over"]) for row in rows if row["units"]})
     counts = ", ".join(f"{len(run.layers)} units in {run.name}" for run in runs)
-    report.say(f"{counts}; intervals over {' or over '.join(over) or 'nothing'}")
+    report.say(f"{', '.join(wanted)} of {counts}; intervals over {' or over '.join(over) or 'nothing'}")
     return report.status()
 
 
@@ -138,6 +141,13 @@ def _sides(runs: list[Run], wanted: tuple[str, ...]) -> list[Side]:
     if len(sides) < 2:
         raise UsageError("there is nothing to compare with", hint="name a second file, or other --series")
     return sides
+
+
+def _main(sides: list[Side]) -> tuple[str, ...]:
+    """The figure that scores are read by first, of those that all sides have."""
+    from nxtools.report.series import MAIN
+
+    return next(((name,) for name in MAIN if all(name in side.values for side in sides)), MAIN[:1])
 
 
 def _alike(known: dict[str, Series]) -> list[str]:

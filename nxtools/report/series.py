@@ -16,6 +16,10 @@ from nxtools.records import objects
 from nxtools.score.replicates import Drawn, drawn
 from nxtools.stream import Record
 
+# The figure that stands for a method: the first of these that a score has.
+MAIN = ("top_and_random", "balanced_accuracy", "accuracy", "auroc")
+_ACTIVATIONS = ("above", "fires_above")  # of the unit: from where on it counts as firing
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -111,6 +115,8 @@ def figures(score: Record) -> Iterator[tuple[str, float | None]]:
     `recall` by decile is `recall_decile_1` and so on, as far as there is one.
     """
     for name, value in score.items():
+        if name in _ACTIVATIONS:
+            continue
         if name == "recall" and isinstance(value, list):
             for decile, share in enumerate(value, start=1):
                 if type(share) is float:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nxtools.records import objects
-from nxtools.report.series import figures, why_absent
+from nxtools.report.series import MAIN, figures, why_absent
 from nxtools.stream import Record
-
-# The figure that stands for a method: the first of these that a score has.
-MAIN = ("top_and_random", "balanced_accuracy", "accuracy", "auroc")
 
 
 def scores(entry: Record) -> list[Record]:

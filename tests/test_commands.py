@@ -99,6 +99,18 @@ def test_help_has_examples_records_and_exit_codes(run: Run, name: str) -> None:
 
 
 @EVERY
+def test_numbers_have_a_range(name: str) -> None:
+    """Anything is a seed; of nothing else there is less than none."""
+    numbers = {
+        option: made.type
+        for option, made in COMMANDS[name].options().items()
+        if isinstance(made.type, type(click.INT) | type(click.FLOAT)) and option != "seed"
+    }
+    ranges = {o: kind for o, kind in numbers.items() if isinstance(kind, click.IntRange | click.FloatRange)}
+    assert ranges == numbers and all((kind.min or 0) >= 0 for kind in ranges.values())
+
+
+@EVERY
 def test_help_loads_nothing_heavy(run: Run, name: str) -> None:
     heavy = (
         "torch",

@@ -90,7 +90,7 @@ def run(shared: Shared, options: dict[str, Any]) -> int:
             progress.say(transfer.told())
 
     if options["method"] in ("surprisal", "embedding") and options["simulator"] == "pattern":
-        hint = "--simulator llama:FILE.gguf, hf:MODEL or, for embeddings, openai:MODEL"
+        hint = "--simulator llama:FILE.gguf, hf:MODEL or openai:MODEL"
         raise UsageError(f"--method {options['method']} takes a language model", hint=hint)
     for name in typed("simulation", "together", "examples"):
         if options["method"] in ("surprisal", "embedding"):

@@ -40,6 +40,8 @@ nx-explain --explainer hf:Qwen/Qwen2.5-7B-Instruct --paraphrase explained.jsonl 
 nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
 """
 
+COUNT = click.IntRange(0)
+
 
 @command(
     "nx-explain",
@@ -56,8 +58,10 @@ nx-explain --text '" all" after " not" (8); " none"' units.jsonl | nx-score
     help=f"Who explains: {MODELS}; pattern needs no language model; human:FILE is what people wrote.",
 )
 @click.option("--text", metavar="SENTENCE", help="Take this pattern for every unit instead of learning one.")
-@click.option("--literals", default=30, show_default=True, help="Tokens and classes it may name.")
-@click.option("--characters", default=500, show_default=True, help="Its length at most; 0: no limit.")
+@click.option("--literals", type=COUNT, default=30, show_default=True, help="Tokens and classes it may name.")
+@click.option(
+    "--characters", type=COUNT, default=500, show_default=True, help="Its length at most; 0: no limit."
+)
 @click.option(
     "-j",
     "--jobs",

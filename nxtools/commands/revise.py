@@ -80,7 +80,13 @@ nx-revise --explainer openai:gpt-4o-mini --simulator llama:qwen2.5-7b-base.gguf 
 @click.option(
     "--rounds", type=click.IntRange(1), default=1, show_default=True, help="Revisions of revisions at most."
 )
-@click.option("--literals", default=30, show_default=True, help="Of patterns that do not say how many.")
+@click.option(
+    "--literals",
+    type=click.IntRange(0),
+    default=30,
+    show_default=True,
+    help="Of patterns that do not say how many.",
+)
 @click.option(
     "-j",
     "--jobs",

@@ -91,7 +91,13 @@ METHODS = {
 @assistant_options
 @ablation_options
 @judging_options
-@click.option("--literals", default=30, show_default=True, help="Tokens that the token list may name.")
+@click.option(
+    "--literals",
+    type=click.IntRange(0),
+    default=30,
+    show_default=True,
+    help="Tokens that the token list may name.",
+)
 @click.option("--bulk", metavar="DIR", help="Where nx-record --bulk put the recordings.")
 @shared_options
 def main(**options: Any) -> int:

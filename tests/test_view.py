@@ -165,6 +165,10 @@ def test_what_a_unit_has_is_on_its_page(made: list[Record]) -> None:
     revision = shown["explanations"][0]["revision"]
     assert (revision["current"], len(revision["versions"])) == (1, 2)
     assert revision["counterexamples"][0]["tokens"][-1] == " not"
+    assert [(one["text"], one["fires"]) for one in revision["sentences"]] == [
+        ("He did not.", True),
+        ("A boat on the river.", False),
+    ]
     assert {(group["pick"], group["set"]) for group in shown["groups"]} == {
         (pick, name)
         for pick in ("top", "bottom", "spread", "random")

@@ -265,6 +265,8 @@ def test_a_unit_with_everything(page: Page) -> None:
         "validation rose from 0.75 to 0.8.",
         "top and random 0.750 before, 0.875 after",
         "Said to fire, and did not 1",
+        "The unit fires 1\nHe did not.\nhighest 3.25 · round 1, for the reviser",
+        "It does not 1\nA boat on the river.",
         "Tokens it promotes",
         "Upstream, inhibiting it",
         "there is no layer behind it",

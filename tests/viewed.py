@@ -106,6 +106,10 @@ def everything(record: Record) -> Record:
             {"round": 1, "from": "corpus", "sort": "false-positive", "for": "reviser", "excerpt": "x"}
             | {"tokens": [" he", " did", " not"], "activation": 0.1, "expected": 3.0}
         ],
+        "sentences": [
+            {"round": 1, "text": "He did not.", "for": "reviser", "activation": 3.25, "fires": True},
+            {"round": 1, "text": "A boat on the river.", "for": "scores", "activation": 0.2, "fires": False},
+        ],
         "revision": {
             "top_and_random": {"before": 0.75, "after": 0.875},
             "widened": {"before": 0.5, "after": 0.6},

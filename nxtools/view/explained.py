@@ -62,7 +62,9 @@ def _notes(one: Record) -> list[str]:
 
 
 def _revision(one: Record) -> Record:
-    """`revises`, `why`, `versions` and the place of the `current` one, `counterexamples`, `scores`."""
+    """`revises`, `why`, `versions` and the place of the `current` one, `counterexamples`, the `sentences` that
+    a model wrote, `scores`.
+    """
     figures = one.get("revision")
     return {
         "revises": one.get("revises"),
@@ -80,6 +82,16 @@ def _revision(one: Record) -> Record:
                 "expected": number(example.get("expected")),
             }
             for example in objects(one, "counterexamples", optional=True)
+        ],
+        "sentences": [
+            {
+                "round": sentence.get("round"),
+                "text": str(sentence.get("text", "")),
+                "for": str(sentence.get("for", "")),
+                "activation": number(sentence.get("activation")),
+                "fires": sentence.get("fires") is True,
+            }
+            for sentence in objects(one, "sentences", optional=True)
         ],
         "scores": figures if isinstance(figures, dict) else {},
     }

@@ -33,6 +33,8 @@ function revisionSection({ page, told }) {
     revision.counterexamples.length
       ? counterexamples(revision.counterexamples)
       : el("p", { class: "missing" }, "There were none."),
+    revision.sentences.length > 0 && el("h3", {}, "Sentences written to fit the explanation"),
+    revision.sentences.length > 0 && sentences(revision.sentences),
   );
 }
 
@@ -91,5 +93,27 @@ function counterexample({ tokens, activation, expected, from, for: whom }, scale
       { class: "note" },
       `true ${exact(activation)}, said ${exact(expected)} · from ${words(from)}, for the ${whom}`,
     ),
+  );
+}
+
+function sentences(written) {
+  const some = (fires, title) => {
+    const found = written.filter((one) => one.fires === fires);
+    return el(
+      "div",
+      {},
+      el("h4", {}, title, el("small", {}, ` ${count(found.length)}`)),
+      fewFirst(found, sentence, "ul", "examples"),
+    );
+  };
+  return el("div", { class: "pair" }, some(true, "The unit fires"), some(false, "It does not"));
+}
+
+function sentence({ text, activation, round, for: whom }) {
+  return el(
+    "li",
+    {},
+    el("span", {}, readable(text)),
+    el("span", { class: "note" }, `highest ${exact(activation)} · round ${round}, for the ${whom}`),
   );
 }

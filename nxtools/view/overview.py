@@ -9,10 +9,11 @@ import numpy as np
 
 from nxtools.records import objects, sign_of
 from nxtools.report.distribution import LEFT_OUT, Distribution
+from nxtools.report.series import MAIN
 from nxtools.score.figures import short
 from nxtools.score.summary import THRESHOLDS
 from nxtools.stream import Record
-from nxtools.view.scores import MAIN, author, plain
+from nxtools.view.scores import author, plain
 
 BIN = 0.05  # of the histograms of scores
 _CELLS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from nxtools.stage import Answered, Pull
     from nxtools.store import Store
+    from nxtools.subject.asked import OfSubject
     from nxtools.subject.load import Subject
     from nxtools.subject.reading import Reader
     from nxtools.subject.spelling import Speller
@@ -34,20 +35,7 @@ subject_options = family(
 )
 
 
-class Asked(Protocol):
-    """What lines say of their subject."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def site(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-
-
-def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool = False) -> Subject:
+def load(options: dict[str, Any], store: Store, asked: OfSubject, *, speaking: bool = False) -> Subject:
     """The subject that a line names, or the one that the user names, which must be the same; a twin is made
     of its subject again. `speaking`: with its unembedding. options: subject_options. ModelError."""
     from nxtools.subject.load import load_subject
@@ -67,7 +55,7 @@ def load(options: dict[str, Any], store: Store, asked: Asked, *, speaking: bool 
     return subject
 
 
-def _located(options: dict[str, Any], store: Store, asked: Asked) -> tuple[Path, Twin | None]:
+def _located(options: dict[str, Any], store: Store, asked: OfSubject) -> tuple[Path, Twin | None]:
     """That subject's folder, and which twin of it is meant."""
     from nxtools.subject.identity import resolve, weights_fingerprint
     from nxtools.subject.recording import Remembered
@@ -113,7 +101,7 @@ def reader(options: dict[str, Any], store: Store, stage: str = "revise") -> Lazy
     return Lazy(make)
 
 
-def tokenizer(options: dict[str, Any], store: Store, asked: Asked) -> Any:
+def tokenizer(options: dict[str, Any], store: Store, asked: OfSubject) -> Any:
     """The tokenizer beside the subject's weights. ModelError."""
     from nxtools.subject.load import load_tokenizer
 

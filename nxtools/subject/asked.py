@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ VERSION = 1  # of a reading: raise it when an answer would come out differently
 SPELLING_VERSION = 1  # of a spelling
 
 Activations = NDArray[np.float32]
+
+
+class OfSubject(Protocol):
+    """What lines say of their subject, and so all that is asked of it."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nxtools.errors import InputError
 from nxtools.records import Failure
+from nxtools.subject.asked import OfSubject
 from nxtools.subject.sites import captured
 
 if TYPE_CHECKING:
@@ -28,17 +29,9 @@ AT_ONCE = 512  # asks whose answers are stored together
 TOKENS = 1024  # in a pass
 
 
-class Ends(Protocol):
+class Ends(OfSubject, Protocol):
     """A unit, the texts of one length at whose ends it is wanted, and what is made of its activations."""
 
-    @property
-    def subject(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def site(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
     @property
     def layer(self) -> int: ...
     @property

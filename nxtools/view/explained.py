@@ -62,8 +62,8 @@ def _notes(one: Record) -> list[str]:
 
 
 def _revision(one: Record) -> Record:
-    """`revises`, `why`, `versions` and the place of the `current` one, `counterexamples`, the `sentences` that
-    a model wrote, `scores`.
+    """`revises`, `why`, `versions` and the place of the `current` one, `counterexamples`, the `sentences`
+    that a model wrote, `scores`.
     """
     figures = one.get("revision")
     return {

@@ -26,7 +26,7 @@ def table(heading: str) -> list[tuple[str, str]]:
 
 
 def test_all_examples_are_found() -> None:
-    assert len(EXAMPLES) == PAGE.count("```pattern") == 10
+    assert len(EXAMPLES) == PAGE.count("```pattern") == 12
 
 
 @pytest.mark.parametrize(("sentence", "tokens", "levels"), EXAMPLES)

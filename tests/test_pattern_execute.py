@@ -138,20 +138,35 @@ named = st.one_of(
     st.dictionaries(st.lists(named, min_size=1, max_size=3).map(tuple), st.integers(-100, 100), max_size=8),
     st.dictionaries(st.lists(named, min_size=1, max_size=2).map(tuple), st.integers(-100, 100), max_size=3),
     st.lists(st.lists(st.integers(0, len(WORDS) - 1), min_size=6, max_size=6), min_size=1, max_size=3),
+    st.integers(-100, 100),
+    st.integers(0, 100),
 )
 def test_execution_is_the_definition_read_position_by_position(
-    rules: dict[tuple[Atom, ...], int], steps: dict[tuple[Atom, ...], int], rows: list[list[int]]
+    rules: dict[tuple[Atom, ...], int],
+    steps: dict[tuple[Atom, ...], int],
+    rows: list[list[int]],
+    early: int,
+    lingering: int,
 ) -> None:
     background = 5
     shifts = tuple(Shift(context, step) for context, step in steps.items())
-    pattern = Pattern(tuple(Rule(steps, level) for steps, level in rules.items()), background, shifts)
+    pattern = Pattern(
+        tuple(Rule(steps, level) for steps, level in rules.items()), background, shifts, early, lingering
+    )
     lexicon = Lexicon(WORDS)
 
     def matches(steps: tuple[Atom, ...], row: list[int], last: int) -> bool:
         first = last - len(steps) + 1
         return first >= 0 and all(row[first + i] in lexicon.ids(atom) for i, atom in enumerate(steps))
 
-    def expected(row: list[int], position: int) -> int:
+    def expected(row: list[int], position: int) -> float:
+        """Both fade by half every eight tokens, and what lingers adds up to its share of what was said."""
+        kept = 0.5 ** (1 / 8)
+        before = [(ruled(row, i) - background) * kept ** (position - i - 1) for i in range(position)]
+        lingers = lingering / 10 * (1 - kept) * sum(before)
+        return ruled(row, position) + lingers + early * kept**position
+
+    def ruled(row: list[int], position: int) -> int:
         added = sum(shift.step for shift in shifts if matches(shift.context, row, position - 1))
         return said(row, position) + added
 
@@ -173,4 +188,6 @@ def test_execution_is_the_definition_read_position_by_position(
 
     predicted = execute(pattern, np.array(rows, dtype=np.int32), lexicon)
     for row, levels in zip(rows, predicted, strict=True):
-        assert levels.tolist() == pytest.approx([expected(row, i) / 100 for i in range(len(row))], abs=1e-6)
+        assert levels.tolist() == pytest.approx(
+            [expected(row, i) / 100 for i in range(len(row))], rel=1e-5, abs=1e-5
+        )

@@ -37,14 +37,18 @@ atoms = st.one_of(
 steps = st.lists(atoms, min_size=1, max_size=4).map(tuple)
 levels = st.integers(-100, 100)
 patterns = st.builds(
-    lambda rules, otherwise, shifts: Pattern(
+    lambda rules, otherwise, shifts, early, lingering: Pattern(
         tuple(Rule(s, level) for s, level in rules.items()),
         otherwise,
         tuple(Shift(context, step) for context, step in shifts.items()),
+        early,
+        lingering,
     ),
     st.dictionaries(steps, levels, max_size=12),
     levels,
     st.dictionaries(steps, levels, max_size=5),
+    levels,
+    st.integers(0, 100),
 )
 
 
@@ -67,6 +71,7 @@ def test_the_printed_sentence_is_one_line_that_can_be_seen(pattern: Pattern) -> 
 def test_no_rule_is_lost_and_shared_names_count_once(pattern: Pattern) -> None:
     assert len({rule.steps for rule in pattern.rules}) == len(pattern.rules)
     before = sum(len(shift.context) for shift in pattern.shifts)
+    before += (pattern.early != 0) + (pattern.lingering != 0)
     assert pattern.literals <= before + sum(len(rule.steps) for rule in pattern.rules)
 
 
@@ -91,6 +96,9 @@ CANONICAL = {
     "otherwise 0": "otherwise 0",
     'goes negative on "b"; after " of" and like " the" (+2), " c"; after "d" (-.5)': (
         'goes negative on "b" or " c" (10); after " of" or like " the" (+2); after "d" (-0.5)'
+    ),
+    'goes negative on "b"; Lingering .3 and early (+2), after "c" (-1); otherwise faint': (
+        'goes negative on "b" (10); after "c" (-1); early (+2); lingering 0.3; otherwise 1'
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from nxtools.pattern.adding import Adding
 from nxtools.pattern.before import Before
 from nxtools.pattern.evidence import Check, Choice, gathered
 from nxtools.pattern.execute import execute, names
+from nxtools.pattern.fading import Seen, Validation
 from nxtools.pattern.fit import Budget
 from nxtools.pattern.index import PoolIndex, first_of_best
 from nxtools.pattern.kinds import Kinds
@@ -19,6 +22,7 @@ from nxtools.pattern.language import parse
 from nxtools.pattern.learn import Learned, Learner, Sample
 from nxtools.pattern.lexicon import Lexicon
 from nxtools.pattern.select import SETTLING, Search
+from nxtools.pattern.text import Text
 
 WORDS = [
     " all",
@@ -80,6 +84,8 @@ def learn(sentence: str, budget: Budget | None = None, *, noise: float = 0.02, *
         'capital (10, but not after ",")',
         'capital (6); " cat" (10)',
         "punctuation (10); otherwise 1",
+        '" all" (10); " cat" (5); early (-4)',
+        '" all" (10); " not" (7); early (+2); lingering 2; otherwise 1',
     ],
 )
 def test_the_rules_that_made_the_activations_are_found(sentence: str) -> None:
@@ -93,6 +99,35 @@ def test_a_simple_unit_has_a_simple_sentence() -> None:
     learned = learn('" all" (5, but 10 after " not"); " cat" (7)')
     assert str(learned.pattern) == '" all" (5, but 10 after " not"); " cat" (7)'
     assert learned.scale == pytest.approx(5, rel=0.1)
+
+
+def test_what_goes_along_the_text_is_said_only_where_it_does() -> None:
+    early, lingering = (learn(f'" all" (10); {what}').pattern for what in ("early (+5)", "lingering 2"))
+    assert (early.early, early.lingering, len(early.rules)) == (50, 0, 1) and abs(early.otherwise) <= 2
+    assert str(lingering) == '" all" (10); lingering 2'
+    both = learn('" all" (10); early (+5); lingering 2').pattern
+    assert (both.early, both.lingering) == (50, 20)
+    plain = learn('" all" (10)', noise=1.0).pattern
+    assert (plain.early, plain.lingering) == (0, 0)
+
+
+@settings(deadline=None)
+@given(st.integers(-100, 100), st.integers(0, 100), st.integers(0, 2**32))
+def test_how_well_a_pattern_fits_is_the_mean_of_two_correlations(
+    early: int, lingering: int, seed: int
+) -> None:
+    pattern = replace(parse('" all" (10); capital (3, but 5 after " of")'), early=early, lingering=lingering)
+    random, ids = np.random.default_rng(seed), excerpts(12, seed)
+    truth = (execute(pattern, ids, LEXICON) + random.normal(size=ids.shape)).astype(np.float32)
+    truth[:, 0] = truth[3, 7] = np.nan
+    own, pool = (Seen(Text(ids[rows], LEXICON), truth[rows]) for rows in (slice(0, 3), slice(3, 12)))
+
+    def correlation(rows: slice) -> float:
+        there = ~np.isnan(truth[rows])
+        return float(np.corrcoef(truth[rows][there], execute(pattern, ids[rows], LEXICON)[there])[0, 1])
+
+    wanted = (correlation(slice(0, 6)) + correlation(slice(3, 12))) / 2  # own ones with as many of the pool
+    assert Validation(own, pool).fits(pattern) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_kind_is_named_where_it_says_what_many_tokens_say() -> None:

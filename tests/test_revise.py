@@ -311,16 +311,18 @@ def test_a_broad_explanation_learns_when_not() -> None:
     assert sorts == [("false-positive", "reviser"), ("false-positive", "scores")] * 2
 
 
-def test_what_a_sentence_adds_after_tokens_stays_in_it() -> None:
+def test_what_a_sentence_says_beside_rules_stays_in_it() -> None:
     record = not_all()
-    text = '" all" (10); after " not" (+3)'
-    answer = revise(Job(Unit(record), text, 9.0, (counterexamples_of(record),), Budget(4)), None)
+    text = '" all" (10); after " not" (+3); early (+1); lingering 0.2'
+    answer = revise(Job(Unit(record), text, 9.0, (counterexamples_of(record),), Budget(6)), None)
     assert isinstance(answer, dict)
     for version in answer["versions"]:
         pattern = parse(version["text"])
         (shift,) = pattern.shifts
         assert shift.step / 100 * version["scale"] == pytest.approx(0.3 * 9, rel=0.2)
-        assert pattern.literals <= 4 and '" all"' in version["text"]
+        assert pattern.early / 100 * version["scale"] == pytest.approx(0.1 * 9, rel=0.2)
+        assert pattern.lingering == 2
+        assert pattern.literals <= 6 and '" all"' in version["text"]
 
 
 def test_the_choice_looks_at_validation_and_at_nothing_held_out() -> None:

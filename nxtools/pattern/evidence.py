@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,10 @@ class Evidence:
     trust: Floats
     weight_of: Floats
     sum_of: Floats
+
+    def lower(self, by: float) -> Evidence:
+        """The same with all values lower."""
+        return replace(self, values=self.values - by, sum_of=self.sum_of - by * self.weight_of)
 
     def positions(self, number: int) -> Numbers:
         """Where a context stands: positions of the pool, then own ones."""

@@ -3,8 +3,9 @@
 Of the rules for one item of the sentence (a token, a spelling, a likeness, a class) the most specific that
 matches a position speaks for it. Where a rule names the token itself, that is the answer. Elsewhere each
 other item that speaks moves the prediction from the background to its level, so they add up; unless one of
-them says 0 ("not …"), which is then the answer. In the end the pattern's shifts are added, which look at what
-stands before the token only.
+them says 0 ("not …"), which is then the answer. Then the pattern's shifts are added, which look at what
+stands before the token only. Of all that is said beyond the background a share lingers on the tokens after
+it, and what is early has something added.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nxtools.pattern.along import earliness, lingered
 from nxtools.pattern.atoms import Atom
 from nxtools.pattern.lexicon import Lexicon
-from nxtools.pattern.sentence import FULL, Pattern, Rule
+from nxtools.pattern.sentence import FULL, TENTHS, Pattern, Rule
 from nxtools.pattern.text import Positions, Text
 
 Levels = NDArray[np.float32]
@@ -36,7 +38,18 @@ def execute(
 
 
 def run(pattern: Pattern, text: Text) -> Levels:
-    """The same on excerpts that were laid out, which many patterns may share.
+    """The same on excerpts that were laid out, which many patterns may share."""
+    levels = said(pattern, text)
+    if pattern.lingering:
+        share = np.float32(pattern.lingering / TENTHS)
+        levels = levels + share * lingered(levels - np.float32(pattern.otherwise / FULL))
+    if pattern.early:
+        levels += np.float32(pattern.early / FULL) * earliness(text.width)
+    return levels
+
+
+def said(pattern: Pattern, text: Text) -> Levels:
+    """What rules and shifts say, without what goes along the text.
 
     Where no rule for a spelling, a likeness or a class looks at what stands before, what is said without a
     context depends on the token alone, and is worked out by id.

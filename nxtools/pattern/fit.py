@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nxtools.pattern.atoms import Atom, token
 from nxtools.pattern.evidence import Choice, Evidence
 from nxtools.pattern.kinds import Kinds
-from nxtools.pattern.sentence import FULL, Pattern, Rule, Shift
+from nxtools.pattern.sentence import FULL, TENTHS, Pattern, Rule, Shift
 from nxtools.pattern.values import Shorter, Values
 
 # Levels that a learned pattern uses, a factor of about 1.5 apart: near strengths merge into one group, and
@@ -33,6 +33,20 @@ class Budget:
         return self.characters is None or len(str(pattern)) <= self.characters
 
 
+class Along(NamedTuple):
+    """What a pattern says along the text: what it adds early, in activations, and what share lingers."""
+
+    early: float = 0.0
+    lingering: float = 0.0
+
+    @property
+    def literals(self) -> int:
+        return (self.early != 0) + (self.lingering != 0)
+
+
+NOTHING = Along()
+
+
 class Fitted(NamedTuple):
     """A pattern, the activation that it prints as 10, and which of the choices it says (their places)."""
 
@@ -49,13 +63,20 @@ class Fit:
         self.contexts = evidence.contexts
         self.values = Values(evidence, shrink, kinds)
 
-    def within(self, budget: Budget) -> Fitted:
+    def lower(self, by: float) -> Fit:
+        """The same choices where all values are lower."""
+        return Fit(self.evidence.lower(by), self.choices, self.values.shrink, self.kinds)
+
+    def within(self, budget: Budget, along: Along = NOTHING) -> Fitted:
         """The pattern of the most choices that the budget allows."""
-        count = sum(choice.spent <= budget.literals for choice in self.choices)
-        best = self.pattern(count)
+        room = budget.literals - along.literals
+        count = sum(choice.spent <= room for choice in self.choices)
+        best = self.pattern(count, along)
         if budget.allows(best.pattern):
             while count < len(self.choices) and best.pattern.literals < budget.literals:
-                more = self.pattern(count + 1)  # rules that turn out to say the same leave room for more
+                more = self.pattern(
+                    count + 1, along
+                )  # rules that turn out to say the same leave room for more
                 if not budget.allows(more.pattern):
                     break
                 best, count = more, count + 1
@@ -63,10 +84,11 @@ class Fit:
         low, high = 0, count - 1  # too many characters
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if budget.allows(self.pattern(middle).pattern) else (low, middle - 1)
-        return self.pattern(low)
+            allowed = budget.allows(self.pattern(middle, along).pattern)
+            low, high = (middle, high) if allowed else (low, middle - 1)
+        return self.pattern(low, along)
 
-    def pattern(self, count: int) -> Fitted:
+    def pattern(self, count: int, along: Along = NOTHING) -> Fitted:
         """The pattern of the first `count` choices."""
         chosen = self.choices[:count]
         before = self._before(chosen)
@@ -99,7 +121,9 @@ class Fit:
             if steps is not None and levels[place] != without:  # else it says nothing new
                 rules.append(Rule(steps, levels[place]))
                 said.append(place)
-        return Fitted(Pattern(tuple(rules), rest, tuple(shifts)), scale, tuple(said))
+        (early,) = rounded(np.array([along.early / scale]))
+        said_along = early, round(along.lingering * TENTHS)
+        return Fitted(Pattern(tuple(rules), rest, tuple(shifts), *said_along), scale, tuple(said))
 
     def matched(self, said: tuple[int, ...]) -> NDArray[np.bool_]:
         """(positions,): where a rule of the choices at these places matches."""

@@ -14,8 +14,8 @@ from nxtools.pattern.atoms import LIKENESSES, Form
 from nxtools.pattern.before import Before, tokens_before
 from nxtools.pattern.corpus import Corpus, Counted, Means
 from nxtools.pattern.evidence import Check, Evidence, gathered
-from nxtools.pattern.execute import run
-from nxtools.pattern.fit import Budget, Fit, Fitted
+from nxtools.pattern.fading import GAIN, Seen, Validation, faded, said_along
+from nxtools.pattern.fit import NOTHING, Budget, Fit, Fitted
 from nxtools.pattern.index import Floats, PoolIndex, totals
 from nxtools.pattern.kinds import Kinds
 from nxtools.pattern.lexicon import Lexicon
@@ -23,7 +23,6 @@ from nxtools.pattern.select import KIND_GAIN, KIND_GAIN_BY_MEANS, select
 from nxtools.pattern.sentence import Pattern
 from nxtools.pattern.text import Text
 from nxtools.pattern.tree import Numbers
-from nxtools.score.correlation import correlation, excerpt_sums
 
 SHRINK = 2.0  # positions' worth of trust in the next shorter context
 
@@ -64,7 +63,7 @@ class Learner:
     ) -> None:
         """Ids (E, T) of the evidence and validation pools, and which positions are not left out; and where
         there is a corpus table, its tokens."""
-        self.lexicon = lexicon
+        self.lexicon, self.pool_ids = lexicon, pool_ids
         self.corpus = None if counted is None else Corpus(lexicon, pool_ids, pool_valid, counted)
         self.index = PoolIndex(pool_ids, pool_valid, lexicon) if self.corpus is None else self.corpus.index
         self.weights = np.ones(int(pool_valid.sum())) if self.corpus is None else self.corpus.weight
@@ -84,6 +83,10 @@ class Learner:
         self._validation_count = np.bincount(self._validation_places, minlength=len(self.kinds.ids))
         self._pool_before = tokens_before(self._place[pool_ids], pool_valid)
         self._validation_before = tokens_before(self._place[validation_ids], validation_valid)
+
+    @cached_property
+    def _evidence_pool(self) -> Text:
+        return Text(self.pool_ids, self.lexicon)
 
     @cached_property
     def _validation(self) -> Text:
@@ -123,28 +126,39 @@ class Learner:
             fit = Fit(evidence, choices, shrink, kinds)
             return fit, fit.within(budget)
 
+        checked = Validation(
+            Seen(Text(validation.ids, self.lexicon), validation.activations),
+            Seen(self._validation, validation_pool),
+        )
         if means is None:
             fit, best = learned(own_weight)
         else:
             found = [learned(weight) for weight in OWN_WEIGHTS]
-            fit, best = max(found, key=lambda one: self._fits(one[1].pattern, validation, validation_pool))
+            fit, best = max(found, key=lambda one: checked.fits(one[1].pattern))
+        best = self._along(fit, best, budget, pool, checked)
         squares = self._squares(pool, own, len(fit.evidence.values), zero)
         total = float(squares.sum())
         coverage = float(squares[fit.matched(best.said)].sum()) / total if total else None
         return Learned(best.pattern, best.scale, coverage)
 
-    def _fits(self, pattern: Pattern, own: Sample, pool: NDArray[np.float32]) -> float:
-        """How well a pattern predicts validation: the mean of the correlation on the pool and that on the
-        unit's own excerpts with as many of the pool."""
-        few = len(own.ids)
-        mixed = Sample(
-            np.concatenate([own.ids, self.validation_ids[:few]]),
-            np.concatenate([own.activations, pool[:few]]),
-        )
-        return sum(
-            _correlation(run(pattern, text), truth)
-            for text, truth in ((Text(mixed.ids, self.lexicon), mixed.activations), (self._validation, pool))
-        )
+    def _along(
+        self,
+        fit: Fit,
+        best: Fitted,
+        budget: Budget,
+        pool: NDArray[np.float32],
+        checked: Validation,
+    ) -> Fitted:
+        """The pattern with what lingers and what is early, where it is better so."""
+        if self.pool_ids.shape[0] == 0 or self.pool_ids.shape[1] == 1:  # no text that anything goes along
+            return best
+        along, before = faded(best.pattern, Seen(self._evidence_pool, pool), checked)
+        if along == NOTHING:
+            return best
+        usual = best.scale * float(said_along(best.pattern, along, self._evidence_pool)[self.valid].mean())
+        found = fit.lower(usual).within(budget, along._replace(early=along.early * best.scale))
+        better = budget.allows(found.pattern) and checked.fits(found.pattern) > before + GAIN
+        return found if better else best
 
     def _evidence(
         self, own: Sample, pool: NDArray[np.float32], shrink: float, means: Means | None
@@ -216,9 +230,3 @@ class Learner:
         if zero:
             values = np.maximum(values * np.sign(zero), 0.0)
         return values * values
-
-
-def _correlation(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """Over all positions that count; 0 where there is none."""
-    found = correlation(excerpt_sums(truth, predicted).sum(axis=0))
-    return float(np.nan_to_num(found))

@@ -15,9 +15,11 @@ _GRAMMAR = {
     "after",
     "and",
     "but",
+    "early",
     "fires",
     "goes",
     "in",
+    "lingering",
     "negative",
     "not",
     "on",
@@ -53,6 +55,7 @@ class _Reader:
         self.sign = 1
         self.said = _Said()
         self.shifts: dict[Context, int] = {}
+        self.along: dict[str, int] = {}  # early, lingering
 
     # -- the sentence
 
@@ -71,13 +74,17 @@ class _Reader:
                 break
             if self.lexemes.word("after"):
                 self._shift()
+            elif self.lexemes.word("early"):
+                self._once("early", self._added())
+            elif self.lexemes.word("lingering"):
+                self._once("lingering", self._share())
             else:
                 self._group()
             self._separators()
             self._sections()
         rules = tuple(Rule(steps, level) for steps, level in self.said.rules.items())
         shifts = tuple(Shift(context, step) for context, step in self.shifts.items())
-        return Pattern(rules, otherwise, shifts)
+        return Pattern(rules, otherwise, shifts, **self.along)
 
     def _sections(self) -> None:
         if self.lexemes.word("fires"):
@@ -95,16 +102,32 @@ class _Reader:
         """`after " of" or " in" (+2)`: what is added to whatever comes there."""
         start = self.lexemes.at
         contexts = self._contexts()
+        step = self._added()
+        for context in contexts:
+            if self.shifts.setdefault(context, step) != step:
+                self.lexemes.fail("a second step after " + " ".join(map(str, context)), at=start)
+
+    def _added(self) -> int:
+        """`(+2)`"""
         if not self.lexemes.mark("("):
             self.lexemes.fail('expected what is added: "(+2)" or "(-2)"')
-        if self.lexemes.now.value[0] not in "+-":
+        if self.lexemes.now.value[:1] not in ("+", "-"):
             self.lexemes.fail("what is added has a sign: +2 or -2")
         step = self._level()
         if not self.lexemes.mark(")"):
             self.lexemes.fail('expected ")"')
-        for context in contexts:
-            if self.shifts.setdefault(context, step) != step:
-                self.lexemes.fail("a second step after " + " ".join(map(str, context)), at=start)
+        return step
+
+    def _share(self) -> int:
+        """`0.5`, in tenths"""
+        lexeme = self.lexemes.now
+        if lexeme.type != "number" or lexeme.value[0] in "+-":
+            self.lexemes.fail("expected how much lingers: a number from 0 to 10, 1 for all")
+        return abs(self._level())
+
+    def _once(self, word: str, value: int) -> None:
+        if self.along.setdefault(word, value) != value:
+            self.lexemes.fail(f"a second number for {word}")
 
     def _group(self) -> None:
         start = self.lexemes.at

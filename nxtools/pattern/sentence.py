@@ -17,6 +17,7 @@ from nxtools.pattern.atoms import FORMS, Atom, quote
 Context = tuple[Atom, ...]  # what stands just before the current token, in the order of the text
 
 FULL = 100  # the level that is printed as 10
+TENTHS = 10  # what all of a level is among shares of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,16 @@ class Shift:
 @dataclass(frozen=True)
 class Pattern:
     """Rules and shifts in the order in which the sentence says them (the constructor brings them into it),
-    and the level of every token that no rule matches. Raises InputError when two rules or shifts say
-    different things of the same tokens, or a level lies outside -100..100."""
+    and the level of every token that no rule matches. early: -100..100, what is added at the beginning of a
+    text. lingering: 0..100, tenths of what is said of a token over the background that come again after it.
+    Raises InputError when two rules or shifts say different things of the same tokens, or a level lies
+    outside -100..100."""
 
     rules: tuple[Rule, ...] = ()
     otherwise: int = 0
     shifts: tuple[Shift, ...] = ()
+    early: int = 0
+    lingering: int = 0
     groups: tuple[Group, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -96,15 +101,19 @@ class Pattern:
         steps = _by_level(_steps_by_context(self.shifts))
         shifts = tuple(Shift(context, step) for step, contexts in steps for context in contexts)
         object.__setattr__(self, "shifts", shifts)
-        levels = [self.otherwise, *(rule.level for rule in self.rules), *(one.step for one in shifts)]
+        levels = [self.otherwise, self.early, self.lingering]
+        levels += [rule.level for rule in self.rules] + [one.step for one in shifts]
         if any(abs(level) > FULL for level in levels):
             raise InputError("a strength goes from -10 to 10")
+        if self.lingering < 0:
+            raise InputError("what lingers has no sign")
 
     @property
     def literals(self) -> int:
-        """How many tokens and classes the sentence names, contexts too."""
+        """How many tokens and classes the sentence names, contexts too; `early` and `lingering` count one."""
         before = sum(len(shift.context) for shift in self.shifts)
-        return before + sum(group.literals for group in self.groups)
+        along = (self.early != 0) + (self.lingering != 0)
+        return before + along + sum(group.literals for group in self.groups)
 
     def __str__(self) -> str:
         return self._sentence
@@ -120,7 +129,9 @@ class Pattern:
         otherwise = [f"otherwise {_number(self.otherwise)}"] if self.otherwise or not self.rules else []
         steps = _by_level({shift.context: shift.step for shift in self.shifts})
         shifted = [f"after {_contexts(contexts)} ({_signed(step)})" for step, contexts in steps]
-        return "; ".join(positive + negative + shifted + otherwise)
+        along = [f"early ({_signed(self.early)})"] if self.early else []
+        along += [f"lingering {_number(self.lingering)}"] if self.lingering else []
+        return "; ".join(positive + negative + shifted + along + otherwise)
 
 
 def _grouped(rules: Iterable[Rule]) -> tuple[Group, ...]:

@@ -8,7 +8,7 @@ texts weighs as much as the unit's own top excerpts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -110,34 +110,36 @@ class Revision:
     ) -> list[tuple[str, Pattern, float]]:
         """Mended sentences: how each was made, the sentence, its scale. `reserved` rows are not seen.
 
-        What the sentence adds after certain tokens stays; rules are mended for what is left beside it.
+        What the sentence adds after certain tokens and says along the text stays; rules are mended for what
+        is left beside it.
         """
         old = parse(text)
-        rules, shifts = [rule.steps for rule in old.rules], Pattern(shifts=old.shifts)
-        literals = self.budget.literals - shifts.literals
+        rules, rest = [rule.steps for rule in old.rules], replace(old, rules=(), otherwise=0)
+        literals = self.budget.literals - rest.literals
         near = any(new.source == "neighbours" for new in self.new)
         weights = [each for each in WEIGHTS if near or not each[2]]
-        rows = [self._beside(shifts, scale, self._rows(*each, reserved)) for each in weights]
+        rows = [self._beside(old, scale, self._rows(*each, reserved)) for each in weights]
         depth = max([DEPTH, *map(len, rules)])
         evidence = Mender(self.lexicon, self.kinds, rows[0], depth)
         found = []
         for (_, strong, neighbour), weighted in zip(weights, rows, strict=True):
             mender = evidence.weighted(weighted.weights)
             rules = said = mender.mend(rules, literals, STEPS)  # each goes on from the one before
-            pattern, found_scale = _with_shifts(*mender.pattern(said), shifts, scale)
+            pattern, found_scale = _with_rest(*mender.pattern(said), rest, scale)
             while not self.budget.allows(pattern) and said:  # too many characters
                 said = mender.shorter(said)
-                pattern, found_scale = _with_shifts(*mender.pattern(said), shifts, scale)
+                pattern, found_scale = _with_rest(*mender.pattern(said), rest, scale)
             by = " with neighbours" if neighbour else ""
             found.append((f"mended{by}, strong texts {strong:g} times", pattern, found_scale))
         return found
 
-    def _beside(self, shifts: Pattern, scale: float, rows: Rows) -> Rows:
-        """Evidence less what the shifts say of it."""
-        if not shifts.shifts:
+    def _beside(self, old: Pattern, scale: float, rows: Rows) -> Rows:
+        """Evidence less what is said of it beside rules."""
+        ruled = Pattern(old.rules, old.otherwise)
+        if old == ruled:
             return rows
-        added = execute(shifts, rows.ids, self.lexicon) * np.float32(scale)
-        return Rows(rows.ids, rows.activations - added, rows.weights)
+        added = execute(old, rows.ids, self.lexicon) - execute(ruled, rows.ids, self.lexicon)
+        return Rows(rows.ids, rows.activations - added * np.float32(scale), rows.weights)
 
     def _rows(self, own: float, strong: float, neighbour: float, reserved: Mapping[str, set[int]]) -> Rows:
         shown, sign = self.unit.shown("evidence"), self.unit.sign
@@ -177,11 +179,12 @@ class Revision:
         return found
 
 
-def _with_shifts(pattern: Pattern, scale: float, shifts: Pattern, of: float) -> tuple[Pattern, float]:
-    """A mended pattern and its scale, with shifts of a sentence of scale `of`."""
-    steps = rounded(np.array([shift.step / FULL * of / scale for shift in shifts.shifts]).clip(-1, 1))
-    kept = tuple(Shift(shift.context, step) for shift, step in zip(shifts.shifts, steps, strict=True) if step)
-    return Pattern(pattern.rules, pattern.otherwise, kept), scale
+def _with_rest(pattern: Pattern, scale: float, rest: Pattern, of: float) -> tuple[Pattern, float]:
+    """A mended pattern and its scale, with what a sentence of scale `of` says beside rules."""
+    added = np.array([rest.early, *(shift.step for shift in rest.shifts)])
+    early, *steps = rounded((added / FULL * of / scale).clip(-1, 1))
+    kept = tuple(Shift(shift.context, step) for shift, step in zip(rest.shifts, steps, strict=True) if step)
+    return Pattern(pattern.rules, pattern.otherwise, kept, early, rest.lingering), scale
 
 
 @lru_cache(maxsize=2)

@@ -152,6 +152,13 @@ def test_more_literals_never_say_less() -> None:
     assert lengths == [0, 1, 2, 3, 4]
 
 
+def test_who_allows_more_literals_than_usual_hears_of_smaller_things() -> None:
+    usual, more = (
+        learn('" all" (10); " not" (0.5)', Budget(literals), noise=0.001).pattern for literals in (30, 100)
+    )
+    assert (str(usual), str(more)) == ('" all" (10)', '" all" (10); " not" (0.5)')
+
+
 def test_a_silent_unit_has_no_rules() -> None:
     learned = learn('" all" (0)', noise=0)
     assert str(learned.pattern) == "otherwise 0"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nxtools.pool import Shared
     from nxtools.recordings.table import Column
 
-VERSION = 12  # of the question: raise it when the learner would answer differently
+VERSION = 13  # of the question: raise it when the learner would answer differently
 
 
 # GELU goes down to -0.17, SiLU to -0.28: where a unit of one side goes no lower, that is its lowest level.

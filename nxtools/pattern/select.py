@@ -25,9 +25,11 @@ NEARLY = 0.5
 SETTLING = 3  # rounds in which a new kind and the background find their values
 TINY = 1e-9  # weight of no position
 # What a literal must remove, of the squared error and of what all before it have removed: where one token
-# says nearly everything, little is added that only makes the sentence longer.
+# says nearly everything, little is added that only makes the sentence longer. Whoever asks for more literals
+# than usual wants more said: each may remove as much less as there are more of them.
 WORTH = 3e-4
 WORTH_BESIDE = 4e-3
+USUAL = 35
 
 
 def select(
@@ -44,7 +46,7 @@ def select(
     `shrink`: how many positions' worth of trust the prediction so far has against a new kind. `before`: what
     may be added after what; it needs kinds.
     """
-    search = Search(evidence, shrink)
+    search = Search(evidence, shrink, min(1.0, USUAL / max(literals, 1)))
     if kinds is not None:
         search.consider(kinds, check, kind_gain)
         if before is not None:
@@ -64,7 +66,9 @@ class Search:
     length of the longest chosen context that it is or extends.
     """
 
-    def __init__(self, evidence: Evidence, shrink: float) -> None:
+    def __init__(self, evidence: Evidence, shrink: float, worth: float = 1.0) -> None:
+        """`worth`: as a share of the usual, what a literal must remove."""
+        self.worth = worth
         contexts, values, weights = evidence.contexts, evidence.values, evidence.weights
         self.evidence, self.contexts, self.shrink = evidence, contexts, shrink
         self.none = len(contexts)
@@ -108,7 +112,7 @@ class Search:
         """Take the best kind, or the best context and those nearly as good that do not touch it."""
         gains = self.gains()
         best = float(gains.max())
-        worth = max(WORTH * self.total, WORTH_BESIDE * self.removed)
+        worth = self.worth * max(WORTH * self.total, WORTH_BESIDE * self.removed)
         if self.adding is not None and (added := self.adding.best(max(best, worth))) is not None:
             return [added]
         while self.kinds is not None and len(self.kinds):

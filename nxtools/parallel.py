@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -77,12 +79,14 @@ class Workers:
             raise
 
     def _begun(self) -> Executor:
-        given: dict[str, Any] = {"initializer": _receive, "initargs": (self.function,)}
         if self._fork:
-            return ProcessPoolExecutor(self.jobs, multiprocessing.get_context("fork"), **given)
+            fork = multiprocessing.get_context("fork")
+            return ProcessPoolExecutor(self.jobs, fork, _receive_or_end, (self.function, os.getpid()))
         from joblib.externals import loky
 
-        executor: Executor = loky.ProcessPoolExecutor(self.jobs, env=threads.ONE, **given)
+        executor: Executor = loky.ProcessPoolExecutor(
+            self.jobs, env=threads.ONE, initializer=_receive, initargs=(self.function,)
+        )
         return executor
 
     def _stop(self) -> None:
@@ -112,6 +116,17 @@ _function: Compute | None = None
 def _receive(function: Compute) -> None:
     global _function
     _function = function
+
+
+def _receive_or_end(function: Compute, parent: int) -> None:
+    """In a fork, which holds both ends of its queue open and would wait for a parent that was killed."""
+    ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGKILL)
+    if os.getppid() != parent:  # before that was said
+        os._exit(1)
+    _receive(function)
+
+
+_SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def _compute(payloads: list[Any]) -> list[Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nxtools.parallel import Workers
     from nxtools.store import Store
 
+WINDOW = 512  # units in memory
 INTAKE = 64  # units read and looked up together: one query of the store answers them all
 
 
@@ -163,7 +164,7 @@ class Loop:
         step: Callable[[Record], Step],
         store: Store,
         *,
-        window: int = 512,
+        window: int = WINDOW,
         where: Callable[[], str] = lambda: "",
         ready: Callable[[], bool] = lambda: True,
         before_waiting: Callable[[], None] = lambda: None,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -131,12 +131,27 @@ def test_killed_in_the_middle_what_was_stored_is_not_computed_again(
         assert process.stdout
         while came.count(b"\n") < 2 * LINES:  # it cannot go far ahead: nobody reads the rest
             came += os.read(process.stdout.fileno(), 1 << 12)
-        os.killpg(process.pid, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+    until = time.monotonic() + 20
+    while running(process.pid):
+        assert time.monotonic() < until, "its processes end with it"
+        time.sleep(0.05)
     done = run("nx-score", "--jobs", 2, stdin=given)
     computed, stored = scores(done.stderr)
     assert done.returncode == 0 and done.stdout.startswith(came[: came.rindex(b"\n") + 1])
     whole = scores(run("nx-score", "--jobs", 1, "--no-cache", stdin=given).stderr)
     assert computed + stored == sum(whole) and computed < 0.75 * whole[0]
+
+
+def running(group: int) -> list[str]:
+    """The command lines of a group's processes that score."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            of_group = int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == group
+            words = (folder / "cmdline").read_bytes().decode(errors="replace")
+            found += [words] if of_group and "score" in words else []
+    return found
 
 
 def test_lines_go_out_as_they_come_in(

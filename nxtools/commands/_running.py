@@ -65,7 +65,7 @@ def run_units(
     from nxtools.divided import Divided, spare_the_collector
     from nxtools.folded import checked, folded, written
     from nxtools.records import check_unit
-    from nxtools.stage import Counts, Loop
+    from nxtools.stage import WINDOW, Counts, Loop
 
     spare_the_collector()
     reader = shared.reader(check_unit, folded)
@@ -84,6 +84,7 @@ def run_units(
             here(prepare(reader)),
             checked(begin(store)),
             store,
+            window=division.lines if division else WINDOW,
             where=lambda: reader.where,
             ready=reader.ready,
             before_waiting=out.flush,

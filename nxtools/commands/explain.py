@@ -136,7 +136,7 @@ def _learned(shared: Shared, options: dict[str, Any]) -> int:
         counts.failed += len(of_table.missing) if of_table else 0
         _say(progress, counts)
 
-    return run_units(shared, work.begin, finish=say, division=division_of(work, options["jobs"], 16))
+    return run_units(shared, work.begin, finish=say, division=division_of(work, options["jobs"], 32))
 
 
 OF_MODELS = ("view", "form", "excerpts", "candidates", "best", "diverse", "simulator")

@@ -92,9 +92,7 @@ class Workers:
     def _stop(self) -> None:
         executor, self._executor = self._executor, None
         if isinstance(executor, ProcessPoolExecutor):
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.kill()
+            executor.shutdown(cancel_futures=True)  # a result that is cut short would be waited for for ever
         elif executor is not None:
             executor.shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]
 

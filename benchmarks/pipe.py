@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RUNS = 3
+TIMES = 4
 COMMANDS = ("cache", "explain", "record", "score", "simulate", "top")
 
 
@@ -58,14 +59,28 @@ def main() -> None:
         show("the same, all cores", units, [all_cores(explain), all_cores(alone)], new)
         run(["nx-simulate", files["explained"], "-o", files["simulated"]])
         # Patterns are run again, on the random pool too: here somebody else has simulated.
-        lines = Path(files["simulated"]).read_bytes()
-        Path(files["simulated"]).write_bytes(lines.replace(b'"simulator":"pattern"', b'"simulator":"else"'))
+        lines = Path(files["simulated"]).read_bytes().replace(b'"simulator":"pattern"', b'"simulator":"else"')
+        Path(files["simulated"]).write_bytes(lines)
         for what, command in (
             ("nx-score --baselines none of simulated units", simulated),
             ("nx-score with baselines and null", score),
         ):
             show(f"{what}, -j1", units, [[*command, "-j1"]], unscored)
             show(f"{what}, all cores", units, [command], unscored)
+        # The same units of more subjects: start-up counts for less.
+        many = Path(folder, "many.jsonl")
+        with many.open("wb") as file:
+            for number in range(TIMES):
+                file.write(lines.replace(b'"fingerprint":"', b'"fingerprint":"%d' % number))
+        simulated[-3] = str(many)
+        run(simulated)  # excerpts are looked at once
+        for jobs in ("-j1", "-j0"):
+            show(
+                f"simulated units, {TIMES} times as many, {jobs}",
+                TIMES * units,
+                [[*simulated, jobs]],
+                unscored,
+            )
         seconds = [second_run(source, files["scored"]) for _ in range(RUNS)]
         print(f"\nSecond run of the whole pipe: {statistics.median(seconds):.2f} s for {units} units")
         print("\n| nx-… -h | ms |\n|---|---|")

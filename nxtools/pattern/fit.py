@@ -74,9 +74,8 @@ class Fit:
         best = self.pattern(count, along)
         if budget.allows(best.pattern):
             while count < len(self.choices) and best.pattern.literals < budget.literals:
-                more = self.pattern(
-                    count + 1, along
-                )  # rules that turn out to say the same leave room for more
+                # Rules that turn out to say the same leave room for more.
+                more = self.pattern(count + 1, along)
                 if not budget.allows(more.pattern):
                     break
                 best, count = more, count + 1
